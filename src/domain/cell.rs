@@ -1,0 +1,259 @@
+//! The smallest stored things: cells, the paths they lie on, and the floors that end them.
+
+use bytes::Bytes;
+
+use super::context::CausalContext;
+use super::dot::{Dot, Time};
+use super::object::Content;
+
+/// The kind of a map field. The order is Riak's order of fields that share a name (`datatypes.md` §11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FieldKind {
+    /// A counter.
+    Counter,
+    /// A last-writer-wins register.
+    Register,
+    /// A map inside the map.
+    Map,
+    /// A flag.
+    Flag,
+    /// A set.
+    Set,
+}
+
+/// A map field's identity: one name may exist once with each kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FieldName {
+    /// The name, any bytes, possibly none.
+    pub name: Bytes,
+    /// The kind.
+    pub kind: FieldKind,
+}
+
+/// The way from an object's root to a field: the empty path is the root itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path(Vec<FieldName>);
+
+impl Path {
+    /// The object's root.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// The path of a field of the map at this path.
+    pub fn child(&self, field: FieldName) -> Self {
+        let mut fields = Vec::with_capacity(self.0.len() + 1);
+        fields.extend_from_slice(&self.0);
+        fields.push(field);
+        Self(fields)
+    }
+
+    /// The fields from the root on.
+    pub fn fields(&self) -> &[FieldName] {
+        &self.0
+    }
+
+    /// Whether the thing at this path is `ancestor` or lies inside it.
+    pub fn is_within(&self, ancestor: &Path) -> bool {
+        self.0.starts_with(&ancestor.0)
+    }
+}
+
+impl From<Vec<FieldName>> for Path {
+    fn from(fields: Vec<FieldName>) -> Self {
+        Self(fields)
+    }
+}
+
+/// What a cell holds at its path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Element {
+    /// The field, or at the root the data type, exists. Every update at or under the path writes it.
+    Presence,
+    /// One actor's share of a counter.
+    Counter,
+    /// One actor's last assignment of a register.
+    Register,
+    /// A flag that was enabled.
+    Flag,
+    /// One plain value of the object, named by the time of its dot. At the root only.
+    Sibling(Time),
+    /// A set's member.
+    Member(Bytes),
+}
+
+/// Where a cell lies. Keys sort in the order in which a fetch returns things: a field's own elements, then the fields
+/// inside it by name and kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CellKey {
+    /// The field that the cell belongs to.
+    pub path: Path,
+    /// What it holds there.
+    pub element: Element,
+}
+
+/// What a cell carries beside its dot.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Payload {
+    /// Nothing: that the cell is there says it all.
+    Mark,
+    /// An actor's totals.
+    Counter(CounterShare),
+    /// A register's value and the time by which assignments are ordered.
+    Register(RegisterValue),
+    /// A plain value with its metadata.
+    Content(Content),
+}
+
+/// One actor's totals of a counter: they only grow, so the later of two is the greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CounterShare {
+    /// Sum of all increments.
+    pub incremented: u128,
+    /// Sum of the amounts of all decrements.
+    pub decremented: u128,
+}
+
+impl CounterShare {
+    /// The share after one more increment, or decrement where the amount is negative.
+    pub fn plus(self, amount: i64) -> Self {
+        let magnitude = u128::from(amount.unsigned_abs());
+        if amount < 0 {
+            Self { decremented: self.decremented.saturating_add(magnitude), ..self }
+        } else {
+            Self { incremented: self.incremented.saturating_add(magnitude), ..self }
+        }
+    }
+}
+
+/// A register's value: the greatest by time, then by bytes, wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RegisterValue {
+    /// When it was assigned, in microseconds since 1970.
+    pub assigned: Time,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// A stored cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// Where it lies.
+    pub key: CellKey,
+    /// The request that wrote it. For one key and actor the later dot replaces the earlier.
+    pub dot: Dot,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// What a floor ends: everything of an actor there with a time at or below the floor's is gone, now or when it arrives.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FloorTarget {
+    /// The data type content at or under a path, the root's included. Never the plain siblings.
+    Subtree(Path),
+    /// One element: a member, a flag, one sibling.
+    Element(CellKey),
+    /// All siblings of the object.
+    Siblings,
+}
+
+impl FloorTarget {
+    /// Whether a cell at this key lies on the target.
+    pub fn reaches(&self, key: &CellKey) -> bool {
+        match self {
+            Self::Subtree(path) => !matches!(key.element, Element::Sibling(_)) && key.path.is_within(path),
+            Self::Element(element) => element == key,
+            Self::Siblings => matches!(key.element, Element::Sibling(_)),
+        }
+    }
+}
+
+/// A floor: the target, and for each actor the time up to which it is ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Floor {
+    /// What is ended.
+    pub target: FloorTarget,
+    /// Up to when.
+    pub context: CausalContext,
+}
+
+impl Floor {
+    /// Whether a cell written at the key under the dot is gone by this floor.
+    pub fn ends(&self, key: &CellKey, dot: Dot) -> bool {
+        self.context.covers(dot) && self.target.reaches(key)
+    }
+}
+
+/// Live cells in key order, then by actor: what a store hands to an operation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiveCells(Vec<Cell>);
+
+impl LiveCells {
+    /// Takes cells that a store has found live, in any order.
+    pub fn new(mut cells: Vec<Cell>) -> Self {
+        let order = |a: &Cell, b: &Cell| a.key.cmp(&b.key).then(a.dot.actor.cmp(&b.dot.actor));
+        if !cells.is_sorted_by(|a, b| order(a, b).is_le()) {
+            cells.sort_by(order);
+        }
+        cells.dedup_by(|a, b| a.key == b.key && a.dot.actor == b.dot.actor);
+        Self(cells)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Cell] {
+        &self.0
+    }
+
+    /// The cells at one key, one an actor.
+    pub fn at(&self, key: &CellKey) -> &[Cell] {
+        let start = self.0.partition_point(|cell| cell.key < *key);
+        let count = self.0[start..].partition_point(|cell| cell.key == *key);
+        &self.0[start..start + count]
+    }
+
+    /// The object's plain values.
+    pub fn siblings(&self) -> impl Iterator<Item = (Dot, &Content)> {
+        self.0.iter().filter_map(|cell| match &cell.payload {
+            Payload::Content(content) => Some((cell.dot, content)),
+            _ => None,
+        })
+    }
+
+    /// For each actor the last update of the object's data type content; empty when it has none.
+    pub fn data_type_clock(&self) -> CausalContext {
+        let root = CellKey { path: Path::root(), element: Element::Presence };
+        self.at(&root).iter().map(|cell| cell.dot).collect()
+    }
+}
+
+/// What an operation asks a store for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Selection {
+    /// The cells of every actor at one key.
+    Key(CellKey),
+    /// The whole data type content at or under a path.
+    Subtree(Path),
+    /// All siblings.
+    Siblings,
+}
+
+impl Selection {
+    /// Whether a cell at the key is asked for.
+    pub fn takes(&self, key: &CellKey) -> bool {
+        match self {
+            Self::Key(wanted) => wanted == key,
+            Self::Subtree(path) => FloorTarget::Subtree(path.clone()).reaches(key),
+            Self::Siblings => FloorTarget::Siblings.reaches(key),
+        }
+    }
+
+    /// What shows an object's whole state.
+    pub fn whole_object() -> Vec<Self> {
+        vec![Self::Siblings, Self::Subtree(Path::root())]
+    }
+
+    /// What shows which plain values an object has, and whether it has data type content.
+    pub fn values() -> Vec<Self> {
+        vec![Self::Siblings, Self::Key(CellKey { path: Path::root(), element: Element::Presence })]
+    }
+}

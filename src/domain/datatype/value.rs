@@ -1,0 +1,102 @@
+//! Folds live cells into the value that a client sees.
+
+use bytes::Bytes;
+
+use super::DataType;
+use super::update::counter_value;
+use crate::domain::cell::{Cell, Element, FieldKind, FieldName, LiveCells, Payload, RegisterValue};
+
+/// A data type's value. Members and fields are in the order of their keys: by bytes, then by kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A counter's sum.
+    Counter(i64),
+    /// A set's members.
+    Set(Vec<Bytes>),
+    /// A grow-only set's members.
+    GSet(Vec<Bytes>),
+    /// A map's fields.
+    Map(Vec<(FieldName, FieldValue)>),
+}
+
+/// The value of a map's field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldValue {
+    /// A counter's sum.
+    Counter(i64),
+    /// A set's members.
+    Set(Vec<Bytes>),
+    /// A register's value: empty when it was never assigned.
+    Register(Bytes),
+    /// Whether a flag is enabled.
+    Flag(bool),
+    /// A nested map's fields.
+    Map(Vec<(FieldName, FieldValue)>),
+}
+
+impl Value {
+    /// The value of a data type that holds nothing; `None` for a type whose value this release cannot compute.
+    pub fn empty(data_type: DataType) -> Option<Self> {
+        fold(data_type, &LiveCells::default())
+    }
+}
+
+/// The value of the data type content among an object's live cells.
+pub fn fold(data_type: DataType, cells: &LiveCells) -> Option<Value> {
+    let content = cells.all();
+    match data_type {
+        DataType::Counter => Some(Value::Counter(counter_value(own_elements(content, 0)))),
+        DataType::Set => Some(Value::Set(members(own_elements(content, 0)))),
+        DataType::GSet => Some(Value::GSet(members(own_elements(content, 0)))),
+        DataType::Map => Some(Value::Map(fields(content, 0))),
+        DataType::Hll => None,
+    }
+}
+
+/// The fields of the map whose cells these are, `depth` fields below the root. The cells are in key order, so each
+/// field's cells stand together.
+fn fields(cells: &[Cell], depth: usize) -> Vec<(FieldName, FieldValue)> {
+    let inside = &cells[own_elements(cells, depth).len()..];
+    let field = |cell: &Cell| cell.key.path.fields().get(depth).cloned();
+    let same_field = |a: &Cell, b: &Cell| a.key.path.fields().get(depth) == b.key.path.fields().get(depth);
+    let value = |cells: &[Cell]| {
+        let own = own_elements(cells, depth + 1);
+        let name = cells.first().and_then(field)?;
+        // A field exists while its presence is live, whatever its value.
+        own.iter().find(|cell| cell.key.element == Element::Presence)?;
+        let value = match name.kind {
+            FieldKind::Counter => FieldValue::Counter(counter_value(own)),
+            FieldKind::Set => FieldValue::Set(members(own)),
+            FieldKind::Register => FieldValue::Register(register(own)),
+            FieldKind::Flag => FieldValue::Flag(own.iter().any(|cell| cell.key.element == Element::Flag)),
+            FieldKind::Map => FieldValue::Map(fields(cells, depth + 1)),
+        };
+        Some((name, value))
+    };
+    inside.chunk_by(same_field).filter_map(value).collect()
+}
+
+/// The cells of a field itself, without those of the fields inside it, which follow.
+fn own_elements(cells: &[Cell], depth: usize) -> &[Cell] {
+    &cells[..cells.partition_point(|cell| cell.key.path.fields().len() <= depth)]
+}
+
+fn members(cells: &[Cell]) -> Vec<Bytes> {
+    let mut members: Vec<Bytes> = Vec::new();
+    for cell in cells {
+        if let Element::Member(member) = &cell.key.element
+            && members.last() != Some(member)
+        {
+            members.push(member.clone());
+        }
+    }
+    members
+}
+
+fn register(cells: &[Cell]) -> Bytes {
+    let values = cells.iter().filter_map(|cell| match &cell.payload {
+        Payload::Register(register) => Some(register),
+        _ => None,
+    });
+    values.max().map(|RegisterValue { value, .. }| value.clone()).unwrap_or_default()
+}

@@ -1,0 +1,401 @@
+//! How names, cells, floors and queues are spelled as row keys.
+//!
+//! One ordered key space; the first byte is the table:
+//!
+//! | table | key after the first byte | row |
+//! |---|---|---|
+//! | `m` | a record's key | small named values |
+//! | `n` | type, bucket, key | the object's [`Header`](super::record::Header) |
+//! | `s` | object id, time, actor | one sibling |
+//! | `c` | content id, path, element, actor | one cell of data type content, or a floor |
+//! | `q` | content id, path | work for the sweep |
+//!
+//! Parts of variable length are escaped so that keys sort as the parts do: 0x00 is written 0x00 0xFF, and 0x00 0x01 ends a
+//! part. A key that would be longer than [`KEY_BYTES_MAX`] is cut there and followed by the SHA-256 of the whole; the row's
+//! value then carries the whole key, and scans go by the cut prefix and compare.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::domain::cell::{CellKey, Element, FieldKind, FieldName, Path};
+use crate::domain::dot::{ActorId, Dot, Time};
+use crate::domain::key::{BucketName, ObjectName};
+use crate::store::StoreError;
+
+/// The engine takes keys up to 65,535 bytes. Cut keys stay far below that, since long keys weigh on every index block.
+pub(super) const KEY_BYTES_MAX: usize = 8 * 1024;
+
+const RECORDS: u8 = b'm';
+const NAMES: u8 = b'n';
+const SIBLINGS: u8 = b's';
+const CELLS: u8 = b'c';
+const QUEUE: u8 = b'q';
+
+const ESCAPE: u8 = 0x00;
+const ESCAPED_ZERO: u8 = 0xff;
+const END_OF_PART: u8 = 0x01;
+
+// Element tags in the order of `Element` and before the tag of a field inside, so that rows come in the order of a fetch.
+const FLOOR: u8 = 0x08;
+const PRESENCE: u8 = 0x10;
+const COUNTER: u8 = 0x11;
+const REGISTER: u8 = 0x12;
+const FLAG: u8 = 0x13;
+const MEMBER: u8 = 0x20;
+const FIELD: u8 = 0x40;
+
+/// The rows of one object's siblings, or of one life of its data type content: the dot that began it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowId(pub(super) [u8; 16]);
+
+impl RowId {
+    pub(super) fn of(dot: Dot) -> Self {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&dot.time.0.to_be_bytes());
+        id[8..].copy_from_slice(&dot.actor.0.to_be_bytes());
+        Self(id)
+    }
+}
+
+/// A row key: as it stands in the store, and whole where it had to be cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RowKey {
+    pub(super) row: Bytes,
+    pub(super) whole: Option<Bytes>,
+}
+
+impl RowKey {
+    fn of(key: Vec<u8>) -> Self {
+        if key.len() <= KEY_BYTES_MAX {
+            return Self { row: key.into(), whole: None };
+        }
+        let mut row = key[..KEY_BYTES_MAX].to_vec();
+        row.extend_from_slice(&Sha256::digest(&key));
+        Self { row: row.into(), whole: Some(key.into()) }
+    }
+}
+
+/// The prefix by which to scan for keys that begin with this one.
+pub(super) fn scan_prefix(key: &[u8]) -> &[u8] {
+    &key[..key.len().min(KEY_BYTES_MAX)]
+}
+
+/// The first key behind all that begin with the prefix; `None` when there is none.
+pub(super) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+pub(super) fn record(key: &[u8]) -> Bytes {
+    [&[RECORDS], key].concat().into()
+}
+
+pub(super) fn records() -> &'static [u8] {
+    &[RECORDS]
+}
+
+pub(super) fn record_name(row: &Bytes) -> Bytes {
+    row.slice(1..)
+}
+
+pub(super) fn name(name: &ObjectName) -> RowKey {
+    let mut key = bucket(&name.bucket);
+    put_part(&mut key, &name.key);
+    RowKey::of(key)
+}
+
+/// What the keys of a bucket's names begin with.
+pub(super) fn bucket(bucket: &BucketName) -> Vec<u8> {
+    let mut key = bucket_type(&bucket.bucket_type);
+    put_part(&mut key, &bucket.bucket);
+    key
+}
+
+/// What the keys of a bucket type's names begin with.
+pub(super) fn bucket_type(bucket_type: &[u8]) -> Vec<u8> {
+    let mut key = vec![NAMES];
+    put_part(&mut key, bucket_type);
+    key
+}
+
+/// The object that a whole name key names.
+pub(super) fn parse_name(key: &[u8]) -> Result<ObjectName, StoreError> {
+    let damaged = StoreError::Damaged { what: "name" };
+    let rest = key.strip_prefix(&[NAMES]).ok_or(damaged.clone())?;
+    let (bucket_type, rest) = take_part(rest).ok_or(damaged.clone())?;
+    let (bucket, rest) = take_part(rest).ok_or(damaged.clone())?;
+    let (key, rest) = take_part(rest).ok_or(damaged.clone())?;
+    if !rest.is_empty() {
+        return Err(damaged);
+    }
+    Ok(ObjectName { bucket: BucketName { bucket_type, bucket }, key })
+}
+
+pub(super) fn sibling(id: RowId, dot: Dot) -> Bytes {
+    [&siblings(id)[..], &dot.time.0.to_be_bytes(), &dot.actor.0.to_be_bytes()].concat().into()
+}
+
+/// What the keys of an object's siblings begin with.
+pub(super) fn siblings(id: RowId) -> [u8; 17] {
+    table_of(SIBLINGS, id)
+}
+
+/// The dot in a sibling's key.
+pub(super) fn parse_sibling(row: &[u8]) -> Result<Dot, StoreError> {
+    let tail: &[u8; 16] =
+        row.get(17..).and_then(|tail| tail.try_into().ok()).ok_or(StoreError::Damaged { what: "sibling key" })?;
+    let (time, actor) = tail.split_at(8);
+    Ok(Dot { time: Time(be_u64(time)), actor: ActorId(be_u64(actor)) })
+}
+
+pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
+    let mut bytes = subtree(id, &key.path);
+    match &key.element {
+        Element::Presence => bytes.push(PRESENCE),
+        Element::Counter => bytes.push(COUNTER),
+        Element::Register => bytes.push(REGISTER),
+        Element::Flag => bytes.push(FLAG),
+        Element::Member(member) => {
+            bytes.push(MEMBER);
+            put_part(&mut bytes, member);
+        }
+        Element::Sibling(_) => unreachable!("siblings are rows of their own table"),
+    }
+    bytes.extend_from_slice(&actor.0.to_be_bytes());
+    RowKey::of(bytes)
+}
+
+pub(super) fn floor(id: RowId, path: &Path, actor: ActorId) -> RowKey {
+    let mut bytes = subtree(id, path);
+    bytes.push(FLOOR);
+    bytes.extend_from_slice(&actor.0.to_be_bytes());
+    RowKey::of(bytes)
+}
+
+/// What the keys of everything at or under a path begin with.
+pub(super) fn subtree(id: RowId, path: &Path) -> Vec<u8> {
+    let mut key = table_of(CELLS, id).to_vec();
+    for field in path.fields() {
+        key.push(FIELD);
+        put_part(&mut key, &field.name);
+        key.push(kind_byte(field.kind));
+    }
+    key
+}
+
+/// What a whole key of the cell table says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CellRow {
+    Cell(CellKey, ActorId),
+    Floor(Path, ActorId),
+}
+
+pub(super) fn parse_cell(key: &[u8]) -> Result<CellRow, StoreError> {
+    try_parse_cell(key).ok_or(StoreError::Damaged { what: "cell key" })
+}
+
+fn try_parse_cell(key: &[u8]) -> Option<CellRow> {
+    let mut rest = key.get(17..)?;
+    let mut fields = Vec::new();
+    loop {
+        let (&tag, after) = rest.split_first()?;
+        if tag != FIELD {
+            break;
+        }
+        let (name, after) = take_part(after)?;
+        let (&kind, after) = after.split_first()?;
+        fields.push(FieldName { name, kind: kind_of(kind)? });
+        rest = after;
+    }
+    let path = Path::from(fields);
+    let (&tag, mut rest) = rest.split_first()?;
+    let element = match tag {
+        FLOOR => None,
+        PRESENCE => Some(Element::Presence),
+        COUNTER => Some(Element::Counter),
+        REGISTER => Some(Element::Register),
+        FLAG => Some(Element::Flag),
+        MEMBER => {
+            let (member, after) = take_part(rest)?;
+            rest = after;
+            Some(Element::Member(member))
+        }
+        _ => return None,
+    };
+    let actor = ActorId(u64::from_be_bytes(rest.try_into().ok()?));
+    Some(match element {
+        Some(element) => CellRow::Cell(CellKey { path, element }, actor),
+        None => CellRow::Floor(path, actor),
+    })
+}
+
+/// The key of the work to sweep a path of a content; the root path means the whole content, which is gone.
+pub(super) fn queue(id: RowId, path: &Path) -> RowKey {
+    let mut key = subtree(id, path);
+    key[0] = QUEUE;
+    RowKey::of(key)
+}
+
+pub(super) fn queues() -> &'static [u8] {
+    &[QUEUE]
+}
+
+/// The content and the path that a whole queue key names.
+pub(super) fn parse_queue(key: &[u8]) -> Result<(RowId, Path), StoreError> {
+    let damaged = StoreError::Damaged { what: "queue key" };
+    let id: [u8; 16] = key.get(1..17).and_then(|id| id.try_into().ok()).ok_or(damaged.clone())?;
+    // A queue key is a cell key that ends with its path.
+    let floor = [key, &[FLOOR], &[0; 8]].concat();
+    match parse_cell(&floor)? {
+        CellRow::Floor(path, _) => Ok((RowId(id), path)),
+        CellRow::Cell(..) => Err(damaged),
+    }
+}
+
+fn table_of(table: u8, id: RowId) -> [u8; 17] {
+    let mut key = [table; 17];
+    key[1..].copy_from_slice(&id.0);
+    key
+}
+
+fn kind_byte(kind: FieldKind) -> u8 {
+    match kind {
+        FieldKind::Counter => 1,
+        FieldKind::Register => 2,
+        FieldKind::Map => 3,
+        FieldKind::Flag => 4,
+        FieldKind::Set => 5,
+    }
+}
+
+fn kind_of(byte: u8) -> Option<FieldKind> {
+    Some(match byte {
+        1 => FieldKind::Counter,
+        2 => FieldKind::Register,
+        3 => FieldKind::Map,
+        4 => FieldKind::Flag,
+        5 => FieldKind::Set,
+        _ => return None,
+    })
+}
+
+fn put_part(key: &mut Vec<u8>, part: &[u8]) {
+    key.reserve(part.len() + 2);
+    for &byte in part {
+        key.push(byte);
+        if byte == ESCAPE {
+            key.push(ESCAPED_ZERO);
+        }
+    }
+    key.extend_from_slice(&[ESCAPE, END_OF_PART]);
+}
+
+fn take_part(bytes: &[u8]) -> Option<(Bytes, &[u8])> {
+    let mut part = Vec::new();
+    let mut rest = bytes;
+    loop {
+        let zero = rest.iter().position(|&byte| byte == ESCAPE)?;
+        part.extend_from_slice(&rest[..zero]);
+        let &mark = rest.get(zero + 1)?;
+        rest = &rest[zero + 2..];
+        match mark {
+            ESCAPED_ZERO => part.push(ESCAPE),
+            END_OF_PART => return Some((part.into(), rest)),
+            _ => return None,
+        }
+    }
+}
+
+fn be_u64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        prop_oneof![
+            proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xff), any::<u8>()], 0..6),
+            proptest::collection::vec(any::<u8>(), 9_000..9_050),
+        ]
+        .prop_map(Bytes::from)
+    }
+
+    fn kind() -> impl Strategy<Value = FieldKind> {
+        (1_u8..=5).prop_map(|byte| kind_of(byte).unwrap())
+    }
+
+    fn cell_key() -> impl Strategy<Value = CellKey> {
+        let fields =
+            proptest::collection::vec((bytes(), kind()).prop_map(|(name, kind)| FieldName { name, kind }), 0..3);
+        let element = prop_oneof![
+            Just(Element::Presence),
+            Just(Element::Counter),
+            Just(Element::Register),
+            Just(Element::Flag),
+            bytes().prop_map(Element::Member),
+        ];
+        (fields, element).prop_map(|(fields, element)| CellKey { path: Path::from(fields), element })
+    }
+
+    const ID: RowId = RowId([7; 16]);
+
+    proptest! {
+        #[test]
+        fn cell_keys_come_back_and_sort_as_cells_do(a in cell_key(), b in cell_key()) {
+            let (row_a, row_b) = (cell(ID, &a, ActorId(1)), cell(ID, &b, ActorId(1)));
+            for (key, row) in [(&a, &row_a), (&b, &row_b)] {
+                let whole = row.whole.as_ref().unwrap_or(&row.row);
+                prop_assert_eq!(parse_cell(whole).unwrap(), CellRow::Cell(key.clone(), ActorId(1)));
+                prop_assert!(row.row.len() <= KEY_BYTES_MAX + 32);
+                prop_assert!(row.row.starts_with(scan_prefix(&subtree(ID, &key.path))));
+            }
+            if row_a.whole.is_none() && row_b.whole.is_none() {
+                prop_assert_eq!(a.cmp(&b), row_a.row.cmp(&row_b.row));
+            }
+            prop_assert_eq!(a == b, row_a.row == row_b.row);
+        }
+
+        #[test]
+        fn names_come_back_and_sort_as_names_do(a in (bytes(), bytes(), bytes()), b in (bytes(), bytes(), bytes())) {
+            let object = |(bucket_type, bucket, key): (Bytes, Bytes, Bytes)| {
+                ObjectName { bucket: BucketName { bucket_type, bucket }, key }
+            };
+            let (a, b) = (object(a), object(b));
+            let (row_a, row_b) = (name(&a), name(&b));
+            prop_assert_eq!(parse_name(row_a.whole.as_ref().unwrap_or(&row_a.row)).unwrap(), a.clone());
+            if row_a.whole.is_none() && row_b.whole.is_none() {
+                prop_assert_eq!(a.cmp(&b), row_a.row.cmp(&row_b.row));
+            }
+            prop_assert_eq!(a == b, row_a.row == row_b.row);
+        }
+
+        #[test]
+        fn strange_keys_are_damage_and_no_panic(key in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = parse_cell(&key);
+            let _ = parse_name(&key);
+            let _ = parse_sibling(&key);
+            let _ = parse_queue(&key);
+        }
+    }
+
+    #[test]
+    fn queue_keys_come_back() {
+        let path = Path::root().child(FieldName { name: Bytes::from_static(b"a\0b"), kind: FieldKind::Map });
+        for path in [Path::root(), path] {
+            assert_eq!(parse_queue(&queue(ID, &path).row).unwrap(), (ID, path));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_is_behind_all_that_begin_with_it() {
+        assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_end(&[1, 0xff]), Some(vec![2]));
+        assert_eq!(prefix_end(&[0xff]), None);
+    }
+}

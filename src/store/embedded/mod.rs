@@ -1,0 +1,236 @@
+//! The embedded store: fjall behind one committer thread.
+//!
+//! Reads go to the engine directly, from a snapshot. Writes are queued; the committer turns all that wait into rows, makes
+//! them durable in one batch with one fsync, and resolves their tickets. Being the only writer it needs no locks to read
+//! what it is about to change, and what a floor ends is deleted at once or, where that is much, swept between batches.
+
+mod commit;
+mod layout;
+mod record;
+mod rows;
+mod sweep;
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use fjall::{Database, KeyspaceCreateOptions};
+use thiserror::Error;
+
+use self::commit::{Committer, Work, WorkQueue};
+use self::rows::Rows;
+use super::{Store, StoreError, StoreFuture, Ticket};
+use crate::domain::cell::{LiveCells, Selection};
+use crate::domain::delta::Delta;
+use crate::domain::dot::{ActorId, Time};
+use crate::domain::key::{BucketName, ObjectName};
+
+/// The layout of a data directory that this release writes. Others are refused.
+const FORMAT: &str = "ombak 1\n";
+
+/// How the store is to be opened.
+#[derive(Clone, Debug)]
+pub struct EmbeddedOptions {
+    /// The data directory; made when it is absent.
+    pub dir: PathBuf,
+    /// Memory for blocks read from disk, in bytes.
+    pub cache_size_bytes: u64,
+    /// Memory for one table of rows not yet on disk, in bytes. Small ones cost speed and tail latency.
+    pub memtable_size_bytes: u64,
+    /// The identity to write as, if the directory has none yet.
+    pub new_actor: ActorId,
+}
+
+/// Why a data directory could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The directory cannot be made, read or written.
+    #[error("cannot use the data directory {}: {error}", dir.display())]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("the data directory {} is in use by another process", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// It was written by something else.
+    #[error("the data directory {} has the format {found:?}, and this release knows only {FORMAT:?}", dir.display())]
+    Format {
+        /// The directory.
+        dir: PathBuf,
+        /// The first bytes of its format file.
+        found: String,
+    },
+    /// It holds files but no format: not a data directory.
+    #[error("{} is not empty and no data directory of Ombak's (it has no FORMAT file)", dir.display())]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The engine cannot open it.
+    #[error("the storage engine cannot open {}: {reason}", dir.display())]
+    Engine {
+        /// The directory.
+        dir: PathBuf,
+        /// What the engine said.
+        reason: String,
+    },
+    /// A row without which the store cannot start is damaged.
+    #[error("the data directory {} is damaged: {error}", dir.display())]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// Which row.
+        error: StoreError,
+    },
+}
+
+/// The store.
+pub struct EmbeddedStore {
+    actor: ActorId,
+    clock_bound: Time,
+    rows: Rows,
+    queue: WorkQueue,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    // Held until the store is dropped: the directory belongs to this process.
+    _lock: File,
+}
+
+impl EmbeddedStore {
+    /// Opens a data directory, making it when it is absent, and starts the committer.
+    pub fn open(options: EmbeddedOptions) -> Result<Self, OpenError> {
+        let dir = options.dir.clone();
+        let lock = claim(&dir)?;
+        let engine_error = |error: fjall::Error| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
+        let database =
+            Database::builder(dir.join("engine")).cache_size(options.cache_size_bytes).open().map_err(engine_error)?;
+        let create = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_size_bytes);
+        let keyspace = database.keyspace("rows", create).map_err(engine_error)?;
+
+        let rows = Rows::new(database, keyspace);
+        let damaged = |error| OpenError::Damaged { dir: dir.clone(), error };
+        let actor = rows.establish_actor(options.new_actor).map_err(damaged)?;
+        let clock_bound = rows.clock_bound().map_err(damaged)?;
+        let (queue, committer) = Committer::start(rows.clone()).map_err(damaged)?;
+        Ok(Self { actor, clock_bound, rows, queue, committer: Mutex::new(Some(committer)), _lock: lock })
+    }
+}
+
+/// Takes the directory for this process and checks that it is one of ours.
+fn claim(dir: &Path) -> Result<File, OpenError> {
+    let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+    fs::create_dir_all(dir).map_err(io)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(dir.join("LOCK")).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(io(error)),
+    }
+    let format = dir.join("FORMAT");
+    match fs::read(&format) {
+        Ok(found) if found == FORMAT.as_bytes() => {}
+        Ok(found) => {
+            let found = String::from_utf8_lossy(&found[..found.len().min(64)]).into_owned();
+            return Err(OpenError::Format { dir: dir.to_owned(), found });
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if dir.join("engine").exists() {
+                return Err(OpenError::NotOurs { dir: dir.to_owned() });
+            }
+            // The format is durable before any data: a crash leaves an empty directory of a known format.
+            let file = File::create_new(&format).map_err(io)?;
+            std::io::Write::write_all(&mut &file, FORMAT.as_bytes()).map_err(io)?;
+            file.sync_all().map_err(io)?;
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+        }
+        Err(error) => return Err(io(error)),
+    }
+    Ok(lock)
+}
+
+impl Store for EmbeddedStore {
+    fn actor(&self) -> ActorId {
+        self.actor
+    }
+
+    fn clock_bound(&self) -> Time {
+        self.clock_bound
+    }
+
+    fn raise_clock_bound(&self, bound: Time) -> Ticket {
+        self.queue.push(Work::ClockBound(bound))
+    }
+
+    // Reads are served where they are asked for: most are answered from memory, and a hand-over to another thread would
+    // cost more than the read.
+    fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells> {
+        Box::pin(async move { self.rows.read(name, selections) })
+    }
+
+    fn commit(&self, name: ObjectName, delta: Delta) -> Ticket {
+        self.queue.push(Work::Delta(name, delta))
+    }
+
+    fn keys<'a>(
+        &'a self,
+        bucket: &'a BucketName,
+        after: Option<&'a Bytes>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Bytes>> {
+        let (rows, bucket, after) = (self.rows.clone(), bucket.clone(), after.cloned());
+        blocking(move || rows.keys(&bucket, after, limit))
+    }
+
+    fn buckets<'a>(
+        &'a self,
+        bucket_type: &'a Bytes,
+        after: Option<&'a Bytes>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Bytes>> {
+        let (rows, bucket_type, after) = (self.rows.clone(), bucket_type.clone(), after.cloned());
+        blocking(move || rows.buckets(&bucket_type, after, limit))
+    }
+
+    fn records(&self) -> StoreFuture<'_, Vec<(Bytes, Bytes)>> {
+        let rows = self.rows.clone();
+        blocking(move || rows.records())
+    }
+
+    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Ticket {
+        self.queue.push(Work::Record(key, value))
+    }
+
+    fn close(&self) {
+        self.queue.close();
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(committer) = committer
+            && committer.join().is_err()
+        {
+            tracing::error!("the committer thread panicked");
+        }
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Scans may run long, so they get a thread of their own.
+fn blocking<T: Send + 'static>(
+    scan: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> StoreFuture<'static, T> {
+    Box::pin(async move { tokio::task::spawn_blocking(scan).await.unwrap_or(Err(StoreError::Closed)) })
+}
+
+fn engine_error(error: fjall::Error) -> StoreError {
+    StoreError::Engine { reason: error.to_string() }
+}

@@ -1,0 +1,139 @@
+//! A store in memory, for tests and for runs that need nothing to last. It holds the domain's own replicas, so it is
+//! the plainest statement of what a store must do.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::{Store, StoreError, StoreFuture, Ticket};
+use crate::domain::cell::{LiveCells, Selection};
+use crate::domain::delta::Delta;
+use crate::domain::dot::{ActorId, Time};
+use crate::domain::key::{BucketName, ObjectName};
+use crate::domain::object;
+use crate::domain::replica::Replica;
+
+/// The store. What it "persists" ends with it.
+#[derive(Debug)]
+pub struct MemoryStore {
+    actor: ActorId,
+    // Held for the length of one call and never across an await.
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    objects: BTreeMap<ObjectName, Replica>,
+    records: BTreeMap<Bytes, Bytes>,
+    closed: bool,
+}
+
+impl MemoryStore {
+    /// An empty store that writes as `actor`.
+    pub fn new(actor: ActorId) -> Self {
+        Self { actor, inner: Mutex::default() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Every change below is complete before anything can panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Inner)) -> Ticket {
+        let mut inner = self.inner();
+        if inner.closed {
+            return Ticket::resolved(Err(StoreError::Closed));
+        }
+        change(&mut inner);
+        Ticket::resolved(Ok(()))
+    }
+}
+
+impl Inner {
+    /// The listed names from `start` on.
+    fn listed(&self, start: Bound<ObjectName>) -> impl Iterator<Item = &ObjectName> {
+        let listed = |(_, replica): &(&ObjectName, &Replica)| object::exists(&replica.select(&Selection::values()));
+        self.objects.range((start, Bound::Unbounded)).filter(listed).map(|(name, _)| name)
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> StoreFuture<'a, T> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Store for MemoryStore {
+    fn actor(&self) -> ActorId {
+        self.actor
+    }
+
+    fn clock_bound(&self) -> Time {
+        Time(0)
+    }
+
+    fn raise_clock_bound(&self, _: Time) -> Ticket {
+        self.write(|_| {})
+    }
+
+    fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells> {
+        ready(self.inner().objects.get(name).map(|replica| replica.select(selections)).unwrap_or_default())
+    }
+
+    fn commit(&self, name: ObjectName, delta: Delta) -> Ticket {
+        self.write(|inner| {
+            let replica = inner.objects.entry(name.clone()).or_default();
+            replica.apply(&delta);
+            replica.forget_floors();
+            if replica.is_empty() {
+                inner.objects.remove(&name);
+            }
+        })
+    }
+
+    fn keys<'a>(
+        &'a self,
+        bucket: &'a BucketName,
+        after: Option<&'a Bytes>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Bytes>> {
+        let named = |key: &Bytes| ObjectName { bucket: bucket.clone(), key: key.clone() };
+        let start = after.map_or_else(|| Bound::Included(named(&Bytes::new())), |key| Bound::Excluded(named(key)));
+        let inner = self.inner();
+        let names = inner.listed(start).take_while(|name| name.bucket == *bucket);
+        ready(names.take(limit).map(|name| name.key.clone()).collect())
+    }
+
+    fn buckets<'a>(
+        &'a self,
+        bucket_type: &'a Bytes,
+        after: Option<&'a Bytes>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Bytes>> {
+        let first = BucketName { bucket_type: bucket_type.clone(), bucket: after.cloned().unwrap_or_default() };
+        let inner = self.inner();
+        let start = Bound::Included(ObjectName { bucket: first, key: Bytes::new() });
+        let names = inner.listed(start).map(|name| &name.bucket).take_while(|b| b.bucket_type == *bucket_type);
+        let mut buckets: Vec<Bytes> = names.map(|b| b.bucket.clone()).filter(|bucket| after != Some(bucket)).collect();
+        buckets.dedup();
+        buckets.truncate(limit);
+        ready(buckets)
+    }
+
+    fn records(&self) -> StoreFuture<'_, Vec<(Bytes, Bytes)>> {
+        ready(self.inner().records.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Ticket {
+        self.write(|inner| {
+            match value {
+                Some(value) => inner.records.insert(key, value),
+                None => inner.records.remove(&key),
+            };
+        })
+    }
+
+    fn close(&self) {
+        self.inner().closed = true;
+    }
+}

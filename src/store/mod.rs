@@ -1,0 +1,125 @@
+//! Job: keep cells. Reads those that an operation asks for, commits deltas, and pages through names.
+//! Knows: the domain's cells, floors and deltas, and how they lie in rows.
+//! Must not know: operations, requests, the engine above it, any protocol.
+//!
+//! # The contract, for every store
+//!
+//! - A delta is applied whole or not at all. It is *visible* to reads and *durable* once its [`Ticket`] resolves.
+//! - The caller serializes the updates of one object: it holds the object's stripe from the read until the ticket
+//!   resolves. Reads may run at any time and see each delta whole or not at all.
+//! - Reads hand out live cells only: those above every floor on their way.
+//! - After a failed or uncertain write the store takes no further writes: each answers [`StoreError::ReadOnly`].
+//! - Names are listed while the object has a value that is no tombstone, or data type content.
+
+pub mod embedded;
+pub mod memory;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::domain::cell::{LiveCells, Selection};
+use crate::domain::delta::Delta;
+use crate::domain::dot::{ActorId, Time};
+use crate::domain::key::{BucketName, ObjectName};
+
+/// What a store's asynchronous methods return.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Where cells are kept. See the module's contract.
+pub trait Store: Send + Sync + 'static {
+    /// The identity under which this store's server writes.
+    fn actor(&self) -> ActorId;
+
+    /// The durable bound of the clock when the store was opened: every time that was ever issued lies at or below it.
+    fn clock_bound(&self) -> Time;
+
+    /// Makes a higher bound of the clock durable.
+    fn raise_clock_bound(&self, bound: Time) -> Ticket;
+
+    /// The live cells of an object that are asked for.
+    fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells>;
+
+    /// Writes one request's effect.
+    fn commit(&self, name: ObjectName, delta: Delta) -> Ticket;
+
+    /// Up to `limit` keys of a bucket that follow `after`, in the store's own order. Fewer than `limit` means the end.
+    fn keys<'a>(
+        &'a self,
+        bucket: &'a BucketName,
+        after: Option<&'a Bytes>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Bytes>>;
+
+    /// Up to `limit` buckets of a type that hold a listed key and follow `after`. Fewer than `limit` means the end.
+    fn buckets<'a>(
+        &'a self,
+        bucket_type: &'a Bytes,
+        after: Option<&'a Bytes>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Bytes>>;
+
+    /// All records: small named values beside the objects, such as bucket types and properties.
+    fn records(&self) -> StoreFuture<'_, Vec<(Bytes, Bytes)>>;
+
+    /// Writes a record, or removes it.
+    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Ticket;
+
+    /// Makes everything queued durable and stops. Later writes fail.
+    fn close(&self);
+}
+
+/// Why a store could not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// An earlier write failed, so no more are taken until the server is restarted.
+    #[error("the store is read-only since a write failed: {reason}")]
+    ReadOnly {
+        /// What failed.
+        reason: String,
+    },
+    /// The store was closed before the write was durable.
+    #[error("the store is closing")]
+    Closed,
+    /// The engine reported an error on a read.
+    #[error("the storage engine failed: {reason}")]
+    Engine {
+        /// What it said.
+        reason: String,
+    },
+    /// A stored row does not decode. Nothing is guessed from it.
+    #[error("a stored row is damaged: {what}")]
+    Damaged {
+        /// Which part of which row.
+        what: &'static str,
+    },
+}
+
+/// Resolves when a write is durable.
+#[derive(Debug)]
+#[must_use = "a write is durable only when its ticket resolves"]
+pub struct Ticket(oneshot::Receiver<Result<(), StoreError>>);
+
+impl Ticket {
+    /// A ticket and the half that resolves it.
+    pub(crate) fn pending() -> (oneshot::Sender<Result<(), StoreError>>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(receiver))
+    }
+
+    /// A ticket that has resolved.
+    pub(crate) fn resolved(result: Result<(), StoreError>) -> Self {
+        let (sender, ticket) = Self::pending();
+        // The receiver is alive: it is returned below.
+        let _ = sender.send(result);
+        ticket
+    }
+
+    /// Waits until the write is durable, or is known to have failed.
+    pub async fn durable(self) -> Result<(), StoreError> {
+        self.0.await.unwrap_or(Err(StoreError::Closed))
+    }
+}

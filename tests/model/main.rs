@@ -1,0 +1,3 @@
+//! The pure core against recorded histories and generated ones.
+
+mod vectors;
