@@ -1,0 +1,238 @@
+//! Job: run operations. Takes the object's stripe, draws a dot, reads what the operation asks for, resolves, commits.
+//! Knows: the domain, the store's trait, bucket types and properties, deadlines.
+//! Must not know: messages, connections, any front end, any particular store.
+
+pub mod buckets;
+mod clock;
+mod datatypes;
+mod listing;
+mod objects;
+mod reaper;
+mod stripes;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+
+use self::buckets::Buckets;
+use self::clock::HybridClock;
+use self::reaper::Reaper;
+use self::stripes::Stripes;
+use crate::domain::context::ContextError;
+use crate::domain::datatype::{DataType, UpdateError};
+use crate::domain::index::IndexError;
+use crate::domain::object::{ObjectError, ObjectLimits};
+use crate::domain::props::{Hook, PropsError};
+use crate::domain::quorum::{Quorum, QuorumError};
+use crate::store::{Store, StoreError};
+
+pub use self::buckets::{BucketType, CreateError, TypeError};
+pub use self::datatypes::{DataTypeBucket, Fetched, Update, Updated};
+pub use self::listing::{ListBuckets, ListKeys};
+pub use self::objects::{DeleteRequest, ObjectView, PutRequest, TypedContent};
+
+/// How long a tombstone stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteMode {
+    /// For ever.
+    Keep,
+    /// This long, if nothing else happens to the object.
+    After(Duration),
+}
+
+/// What an engine is told once.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How long tombstones stay.
+    pub delete_mode: DeleteMode,
+    /// Bounds on plain objects.
+    pub object_limits: ObjectLimits,
+    /// The longest key that a write may use, in bytes.
+    pub key_size_bytes_max: usize,
+    /// Plain objects with more values or bytes than these are logged.
+    pub object_warnings: ObjectLimits,
+    /// Replicas in the properties of the default type and of new types.
+    pub n_val_default: u32,
+    /// Whether a new store begins with active types `counters`, `sets`, `gsets`, `hlls` and `maps`.
+    pub create_default_types: bool,
+    /// How long an operation waits where the request does not say.
+    pub request_timeout_default: Duration,
+}
+
+/// What a read asks of the replicas. Checked as Riak would; the one store there is then meets all of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOptions {
+    /// Replies wanted.
+    pub r: Option<Quorum>,
+    /// Primaries among them.
+    pub pr: Option<Quorum>,
+    /// Replicas to work with.
+    pub n_val: Option<u32>,
+    /// Distinct nodes wanted.
+    pub node_confirms: Option<u32>,
+    /// Whether "not found" counts as a reply.
+    pub notfound_ok: Option<bool>,
+    /// How long to wait.
+    pub timeout: Option<Duration>,
+}
+
+/// What a write asks of the replicas.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteOptions {
+    /// Acknowledgements wanted.
+    pub w: Option<Quorum>,
+    /// Stored copies wanted.
+    pub dw: Option<Quorum>,
+    /// Primaries wanted.
+    pub pw: Option<Quorum>,
+    /// Replicas to work with.
+    pub n_val: Option<u32>,
+    /// Distinct nodes wanted.
+    pub node_confirms: Option<Quorum>,
+    /// How long to wait for the object. Once the write is under way it is waited for to its end.
+    pub timeout: Option<Duration>,
+}
+
+/// Why an operation failed. Nothing of it was applied, but where the store failed while it was writing.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The bucket type does not exist or is not active.
+    #[error("there is no such bucket type")]
+    NoSuchType,
+    /// A quorum cannot be met.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
+    /// A put or delete was refused.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A data type update was refused.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// The bytes sent as a context are none.
+    #[error("the context does not decode: {0}")]
+    Context(#[from] ContextError),
+    /// An index entry was refused.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The key is longer than the limit.
+    #[error("the key is longer than {bytes_max} bytes")]
+    KeyTooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// A precommit hook that this server cannot run.
+    #[error("a precommit hook cannot be run")]
+    Precommit(Hook),
+    /// A strongly consistent bucket: there is no consensus group.
+    #[error("strongly consistent buckets are not available")]
+    ConsistentUnavailable,
+    /// Data types need a bucket that keeps siblings.
+    #[error("the bucket must be allow_mult=true")]
+    MustAllowMult,
+    /// The bucket's type has no data type.
+    #[error("the bucket type has no data type")]
+    NoDataType,
+    /// The operation is for another data type.
+    #[error("the operation is for {operation:?}, the bucket type for {bucket:?}")]
+    DataTypeMismatch {
+        /// What the operation is for.
+        operation: DataType,
+        /// What the bucket holds.
+        bucket: DataType,
+    },
+    /// The data type is known but not served by this release.
+    #[error("{} values are not available in this release", .0.name())]
+    DataTypeUnavailable(DataType),
+    /// The new properties were refused.
+    #[error(transparent)]
+    Props(#[from] PropsError),
+    /// The deadline passed before the operation began to write, or before a listing ended.
+    #[error("timeout")]
+    Timeout,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no random numbers to give.
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Runs operations on one store. Cloning gives another handle to the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+    reaper: Reaper,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: HybridClock,
+    stripes: Stripes,
+    buckets: Buckets,
+    options: EngineOptions,
+}
+
+impl Engine {
+    /// An engine on the store. Must be called inside a tokio runtime, since tombstones are removed in the background.
+    ///
+    /// # Errors
+    /// When the store's records cannot be read, or the first bucket types not written.
+    pub async fn start(store: Arc<dyn Store>, options: EngineOptions) -> Result<Self, EngineError> {
+        let clock = HybridClock::new(store.clone());
+        let buckets = Buckets::load(store.clone(), options.n_val_default).await?;
+        if options.create_default_types {
+            buckets.create_default_types().await?;
+        }
+        let inner = Arc::new(Inner { store, clock, stripes: Stripes::new(), buckets, options });
+        let reaper = Reaper::start(inner.clone());
+        Ok(Self { inner, reaper })
+    }
+
+    /// Bucket types and properties.
+    pub fn buckets(&self) -> &Buckets {
+        &self.inner.buckets
+    }
+}
+
+/// The wall clock, as the time since 1970.
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A key that nobody has: 160 random bits in base 62 (`kv.md` §7.1).
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn generate_key() -> Result<String, EngineError> {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut number = [0; 20];
+    getrandom::fill(&mut number).map_err(EngineError::Random)?;
+    let mut digits = Vec::with_capacity(27);
+    while number.iter().any(|&byte| byte != 0) {
+        let mut remainder = 0;
+        for byte in &mut number {
+            let dividend = remainder << 8 | usize::from(*byte);
+            // The quotient is below 256, because the remainder before it was below 62.
+            *byte = (dividend / 62) as u8;
+            remainder = dividend % 62;
+        }
+        digits.push(char::from(DIGITS[remainder]));
+    }
+    Ok(digits.into_iter().rev().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_keys_are_short_texts_that_differ() {
+        let (a, b) = (generate_key().unwrap(), generate_key().unwrap());
+        assert_ne!(a, b);
+        for key in [a, b] {
+            assert!((20..=27).contains(&key.len()), "{key}");
+            assert!(key.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{key}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Plain objects: get, put, delete.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Engine, EngineError, ReadOptions, WriteOptions, wall_clock};
+use crate::domain::cell::{LiveCells, Selection};
+use crate::domain::context::{CausalContext, ObjectIdentity};
+use crate::domain::datatype::{DataType, Value, value};
+use crate::domain::dot::Dot;
+use crate::domain::index;
+use crate::domain::key::ObjectName;
+use crate::domain::object::{self, Content, Delete, Put, PutCondition};
+use crate::domain::props::{BucketProps, Hook};
+use crate::domain::quorum::{self, Quorum, QuorumError};
+
+/// A plain object as a client sees it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObjectView {
+    /// The values side by side, in a stable order. None: there is no object.
+    pub siblings: Vec<(Dot, Content)>,
+    /// Data type content, which stands beside the values.
+    pub typed: Option<TypedContent>,
+    /// What the client is told that it has seen.
+    pub context: CausalContext,
+}
+
+/// Data type content as plain requests see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TypedContent {
+    /// Its last update.
+    pub dot: Dot,
+    /// The data type.
+    pub data_type: DataType,
+    /// The value; `None` where it was not asked for.
+    pub value: Option<Value>,
+}
+
+impl ObjectView {
+    /// Whether there is nothing, or nothing but tombstones.
+    pub fn is_deleted(&self) -> bool {
+        self.typed.is_none() && self.siblings.iter().all(|(_, content)| content.deleted)
+    }
+}
+
+/// A put, as a front end asks for it.
+#[derive(Debug)]
+pub struct PutRequest {
+    /// What to store. The modification time is set here, the indexes are checked here.
+    pub content: Content,
+    /// The context's bytes, where the client sent any.
+    pub context: Option<Bytes>,
+    /// What must hold.
+    pub condition: PutCondition,
+    /// Quorums and deadline.
+    pub options: WriteOptions,
+    /// Whether the object is to be shown afterwards.
+    pub return_view: bool,
+}
+
+/// A delete, as a front end asks for it.
+#[derive(Debug)]
+pub struct DeleteRequest {
+    /// The context's bytes. Present but empty means: concurrent with everything.
+    pub context: Option<Bytes>,
+    /// The quorums of the read that comes first when there is no context.
+    pub read: ReadOptions,
+    /// The quorums of the write.
+    pub write: WriteOptions,
+}
+
+impl Engine {
+    /// The object's values; with `with_value` also the value of data type content.
+    pub async fn get(
+        &self,
+        name: &ObjectName,
+        options: ReadOptions,
+        with_value: bool,
+    ) -> Result<ObjectView, EngineError> {
+        let inner = &self.inner;
+        let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
+        check_consistent(&props)?;
+        check_read(&props, &options)?;
+        let selections = if with_value { Selection::whole_object() } else { Selection::values() };
+        let seen = inner.store.read(name, &selections).await?;
+        if seen.all().is_empty() && options.notfound_ok == Some(false) && options.node_confirms.is_some_and(|n| n > 0) {
+            return Err(QuorumError::InsufficientNodes { have: 0, want: 1 }.into());
+        }
+        self.notice_tombstones(name, &seen);
+        view(name, &props, &seen, with_value)
+    }
+
+    /// Stores a value. The object afterwards, where the request asks for it.
+    pub async fn put(&self, name: &ObjectName, request: PutRequest) -> Result<Option<ObjectView>, EngineError> {
+        let inner = &self.inner;
+        let PutRequest { mut content, context, condition, options, return_view } = request;
+        let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
+        check_consistent(&props)?;
+        if name.key.len() > inner.options.key_size_bytes_max {
+            return Err(EngineError::KeyTooLarge { bytes_max: inner.options.key_size_bytes_max });
+        }
+        check_write(&props, &options)?;
+        check_hooks(&props)?;
+        if !props.is_write_once() {
+            content.indexes = index::normalize(content.indexes)?;
+        }
+        let context = self.context(name, context.as_deref().unwrap_or_default())?;
+        let patience = options.timeout.unwrap_or(inner.options.request_timeout_default);
+
+        let _stripe = inner.stripes.lock(name, patience).await?;
+        let seen = inner.store.read(name, &Selection::values()).await?;
+        let dot = inner.clock.draw().await?;
+        content.modified = wall_clock();
+        let put = Put { content, context, condition };
+        let deleted = put.content.deleted;
+        let delta = put.resolve(&seen, dot, &props, inner.options.object_limits)?;
+        inner.store.commit(name.clone(), delta).durable().await?;
+        if !return_view && !deleted {
+            return Ok(None);
+        }
+        let seen = inner.store.read(name, &Selection::whole_object()).await?;
+        self.notice_tombstones(name, &seen);
+        if return_view && !props.is_write_once() { view(name, &props, &seen, true).map(Some) } else { Ok(None) }
+    }
+
+    /// Removes an object. A missing one is removed already.
+    pub async fn delete(&self, name: &ObjectName, request: DeleteRequest) -> Result<(), EngineError> {
+        let inner = &self.inner;
+        let DeleteRequest { context, read, write } = request;
+        let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
+        check_consistent(&props)?;
+        if context.is_none() {
+            check_read(&props, &read)?;
+        }
+        check_write(&props, &write)?;
+        let context = match context {
+            Some(bytes) => Some(self.context(name, &bytes)?),
+            None => None,
+        };
+        if name.key.is_empty() {
+            return Ok(());
+        }
+        if name.key.len() > inner.options.key_size_bytes_max {
+            // No such key can exist. With a context Riak tries to store a tombstone and never answers.
+            let bytes_max = inner.options.key_size_bytes_max;
+            return if context.is_some() { Err(EngineError::KeyTooLarge { bytes_max }) } else { Ok(()) };
+        }
+        let patience = write.timeout.unwrap_or(inner.options.request_timeout_default);
+
+        let _stripe = inner.stripes.lock(name, patience).await?;
+        let seen = inner.store.read(name, &Selection::values()).await?;
+        let dot = inner.clock.draw().await?;
+        let delete = Delete { context, deleted_at: wall_clock() };
+        let Some(delta) = delete.resolve(&seen, dot, &props, inner.options.object_limits)? else { return Ok(()) };
+        check_hooks(&props)?;
+        inner.store.commit(name.clone(), delta).durable().await?;
+        let seen = inner.store.read(name, &Selection::values()).await?;
+        self.notice_tombstones(name, &seen);
+        Ok(())
+    }
+
+    /// Reads the context that a client sent. It never covers what is not issued yet.
+    pub(super) fn context(&self, name: &ObjectName, bytes: &[u8]) -> Result<CausalContext, EngineError> {
+        let mut context = CausalContext::decode(bytes, ObjectIdentity::of(name))?;
+        context.clamp_to_issued(self.inner.store.actor(), self.inner.clock.issued());
+        Ok(context)
+    }
+
+    fn notice_tombstones(&self, name: &ObjectName, seen: &LiveCells) {
+        if object::is_tombstone(seen) {
+            self.reaper.notice(name, object::context_of(seen), self.inner.options.delete_mode);
+        }
+    }
+}
+
+fn view(name: &ObjectName, props: &BucketProps, seen: &LiveCells, with_value: bool) -> Result<ObjectView, EngineError> {
+    let context = object::context_of(seen);
+    let last_update =
+        seen.data_type_clock().entries().iter().map(|&(actor, time)| Dot { actor, time }).max_by_key(|dot| dot.time);
+    let typed = match last_update {
+        None => None,
+        Some(dot) => {
+            let data_type = data_type_of(name, props);
+            let value = with_value.then(|| value::fold(data_type, seen)).flatten();
+            Some(TypedContent { dot, data_type, value })
+        }
+    };
+    let mut siblings: Vec<_> = seen.siblings().map(|(dot, content)| (dot, content.clone())).collect();
+    if !props.allow_mult && siblings.len() > 1 {
+        // Left from when the bucket kept siblings: the newest counts, a value before a tombstone (`kv.md` §5.4).
+        siblings.sort_by_key(|(_, content)| (content.modified, !content.deleted));
+        siblings.drain(..siblings.len() - 1);
+    }
+    siblings.sort_by(|(_, a), (_, b)| a.cmp(b));
+    Ok(ObjectView { siblings, typed, context })
+}
+
+/// The data type of an object's content. In the default type there are only the counters of messages 50 to 53.
+pub(super) fn data_type_of(name: &ObjectName, props: &BucketProps) -> DataType {
+    let data_type = if name.bucket.is_default_type() { None } else { props.data_type() };
+    data_type.unwrap_or(DataType::Counter)
+}
+
+/// Strong consistency needs a consensus group, which one stock node is not (`kv.md` §9).
+fn check_consistent(props: &BucketProps) -> Result<(), EngineError> {
+    if props.consistent == Some(true) { Err(EngineError::ConsistentUnavailable) } else { Ok(()) }
+}
+
+pub(super) fn check_read(props: &BucketProps, options: &ReadOptions) -> Result<(), QuorumError> {
+    let n_val = quorum::effective_n_val(props.n_val, options.n_val)?;
+    quorum::check(n_val, options.r, Quorum(props.r))?;
+    quorum::check(n_val, options.pr, Quorum(props.pr))?;
+    quorum::check_read_confirms(options.node_confirms)
+}
+
+pub(super) fn check_write(props: &BucketProps, options: &WriteOptions) -> Result<(), QuorumError> {
+    let n_val = quorum::effective_n_val(props.n_val, options.n_val)?;
+    quorum::check(n_val, options.w, Quorum(props.w))?;
+    quorum::check(n_val, options.dw, Quorum(props.dw))?;
+    quorum::check(n_val, options.pw, Quorum(props.pw))?;
+    quorum::check_write_confirms(n_val, options.node_confirms)
+}
+
+/// Hooks of Riak's own that have nothing left to do here.
+const HOOKS_WITHOUT_EFFECT: [(&[u8], &[u8]); 1] = [(b"riak_search_kv_hook", b"precommit")];
+
+/// A hook that cannot be run fails the write, as in Riak when its code is missing: to skip a validator would lose the
+/// guarantee that it gives.
+pub(super) fn check_hooks(props: &BucketProps) -> Result<(), EngineError> {
+    let runs = |hook: &&Hook| match hook {
+        Hook::ModFun(hook) => !HOOKS_WITHOUT_EFFECT.contains(&(&hook.module[..], &hook.function[..])),
+        Hook::Name(_) => true,
+    };
+    match props.precommit.iter().find(runs) {
+        Some(hook) if !props.is_write_once() => Err(EngineError::Precommit(hook.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// The default of requests that name no deadline applies to a deadline of zero in data type requests as well.
+pub(super) fn nonzero(timeout: Option<Duration>) -> Option<Duration> {
+    timeout.filter(|timeout| !timeout.is_zero())
+}
