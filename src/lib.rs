@@ -1,1 +1,8 @@
+//! Ombak: a server that Riak clients connect to unchanged, over a durable store of convergent data types.
+//!
+//! The rooms that a person meets from outside:
+//! - [`config`]: one struct; file, then environment, then flags.
+#![warn(missing_docs, unreachable_pub)]
+#![forbid(unsafe_code)]
 
+pub mod config;
