@@ -479,7 +479,7 @@ fn flag_layer(flags: &Flags) -> Result<Layer, ConfigError> {
     Ok(Layer { source: LayerSource::Flag, values })
 }
 
-fn to_dict<T: Serialize>(values: &T) -> Result<Dict, figment::Error> {
+fn to_dict<T: Serialize>(values: &T) -> Result<Dict, Box<figment::Error>> {
     Ok(Value::serialize(values)?.into_dict().unwrap_or_default())
 }
 

@@ -1,1 +1,64 @@
-fn main() {}
+//! The program: arguments, configuration, log, run, exit code.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use ombak::cli::{Cli, CliError, Command, Outcome};
+use ombak::config::{Config, LogFormat};
+use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ombak: {error:#}");
+            ExitCode::from(error.downcast_ref::<CliError>().map_or(1, CliError::exit_code))
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let current_dir = std::env::current_dir().context("cannot tell the current directory")?;
+    let effective = ombak::config::load(&cli.sources(current_dir, std::env::vars_os().collect()))?;
+    if let Command::Serve(_) = &cli.command {
+        let config = effective.config;
+        set_up_log(&config)?;
+        serving_runtime(&config)?.block_on(ombak::server::run(config))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let outcome = runtime.block_on(ombak::cli::run(&cli.command, &effective))?;
+    print(&outcome)?;
+    Ok(if outcome.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn serving_runtime(config: &Config) -> anyhow::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if config.worker_threads > 0 {
+        builder.worker_threads(config.worker_threads);
+    }
+    builder.enable_all().build().context("cannot start the worker threads")
+}
+
+/// Lines go to standard error: standard output belongs to what a command was asked for.
+fn set_up_log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log).context("cannot read the log filter")?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+fn print(outcome: &Outcome) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(outcome.text.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever read the output has seen enough of it.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the output"),
+    }
+}

@@ -260,13 +260,14 @@ mod tests {
 
     /// Types by name, with whether they are active. Refuses the property `bad`.
     #[derive(Default)]
-    struct Types(Mutex<BTreeMap<String, (bool, Vec<(String, String)>)>>);
+    struct Types(Mutex<BTreeMap<String, Type>>);
+
+    type Type = (bool, Vec<(String, String)>);
 
     impl BucketTypeAdmin for Types {
         async fn list(&self) -> Result<Vec<BucketTypeEntry>, String> {
             let types = self.0.lock().unwrap();
-            let entry =
-                |(name, (active, _)): (&String, &(bool, _))| BucketTypeEntry { name: name.clone(), active: *active };
+            let entry = |(name, (active, _)): (&String, &Type)| BucketTypeEntry { name: name.clone(), active: *active };
             Ok(types.iter().rev().map(entry).collect())
         }
 
