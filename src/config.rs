@@ -180,12 +180,12 @@ pub enum Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is missing or may not be read.
-    #[error("cannot read config file {}: {source}", path.display())]
+    #[error("cannot read config file {}: {cause}", path.display())]
     FileUnreadable {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The file is not TOML.
     #[error("config file {}, line {line}: {reason}", path.display())]
@@ -324,7 +324,7 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     in_range("key_size_bytes_max", config.key_size_bytes_max as u64, 1, config.frame_size_bytes_max as u64 / 2)?;
     in_range("siblings_max", config.siblings_max as u64, 1, 1_000_000)?;
     in_range("siblings_warn", config.siblings_warn as u64, 0, config.siblings_max as u64)?;
-    // The decoder of messages gives up at 100 of them inside each other, and a level of maps takes two.
+    // Readers of protocol buffers give up at 100 messages inside each other, and in an operation a map takes two.
     in_range("map_depth_max", config.map_depth_max as u64, 1, 48)?;
     in_range("request_timeout_ms_default", config.request_timeout_ms_default.into(), 1, u32::MAX.into())?;
     in_range("cache_size_bytes", config.cache_size_bytes, 1024 * 1024, i64::MAX as u64)?;
@@ -418,7 +418,7 @@ fn file_layer(sources: &Sources) -> Result<Layer, ConfigError> {
     };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(source) => return Err(ConfigError::FileUnreadable { path, source }),
+        Err(cause) => return Err(ConfigError::FileUnreadable { path, cause }),
     };
     let table = text.parse::<toml::Table>().map_err(|error| file_syntax(&path, &text, &error))?;
     let values = to_dict(&table).map_err(|error| ConfigError::BadValue {

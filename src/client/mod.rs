@@ -4,6 +4,8 @@
 
 mod datatype;
 mod operation;
+#[cfg(test)]
+pub(crate) mod test_server;
 
 use std::io;
 use std::time::Duration;
@@ -48,20 +50,20 @@ pub enum ClientError {
         address: String,
     },
     /// The address does not exist or does not answer.
-    #[error("cannot connect to {address}: {source}")]
+    #[error("cannot connect to {address}: {cause}")]
     Connect {
         /// Where.
         address: String,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The connection broke.
-    #[error("connection to {address} failed: {source}")]
+    #[error("connection to {address} failed: {cause}")]
     Connection {
         /// Where.
         address: String,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The server closed the connection, which it does without a reply after some faults.
     #[error("the server at {address} closed the connection instead of replying")]
@@ -73,7 +75,7 @@ pub enum ClientError {
     #[error("the server's reply is broken: {0}")]
     Frame(FrameError),
     /// The server's frame is no reply.
-    #[error("the server's reply is broken: {0}")]
+    #[error(transparent)]
     Message(#[from] MessageError),
     /// The reply has a number that stands for nothing.
     #[error("the server's reply is broken: unknown {what} {number}")]
@@ -106,7 +108,7 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return Err(ClientError::ConnectionRefused { address: address.to_owned() });
             }
-            Err(source) => return Err(ClientError::Connect { address: address.to_owned(), source }),
+            Err(cause) => return Err(ClientError::Connect { address: address.to_owned(), cause }),
         };
         let client = Self {
             address: address.to_owned(),
@@ -115,7 +117,7 @@ impl Client {
             received: BytesMut::new(),
         };
         // A request is written whole: waiting for more of it would only delay the reply.
-        client.stream.set_nodelay(true).map_err(|source| client.broken(source))?;
+        client.stream.set_nodelay(true).map_err(|cause| client.broken(cause))?;
         Ok(client)
     }
 
@@ -160,7 +162,7 @@ impl Client {
         let frame = Frame { code: request.code().number(), payload: request.encode() };
         let mut bytes = BytesMut::new();
         self.codec.encode(frame, &mut bytes).map_err(|error| self.frame_error(error))?;
-        self.stream.write_all(&bytes).await.map_err(|source| self.broken(source))
+        self.stream.write_all(&bytes).await.map_err(|cause| self.broken(cause))
     }
 
     /// Cancellation safe: what has arrived of a reply stays in the buffer.
@@ -176,7 +178,7 @@ impl Client {
                 };
             }
             let read = self.stream.read_buf(&mut self.received).await;
-            if read.map_err(|source| self.broken(source))? == 0 {
+            if read.map_err(|cause| self.broken(cause))? == 0 {
                 return Err(ClientError::Closed { address: self.address.clone() });
             }
         }
@@ -184,13 +186,13 @@ impl Client {
 
     fn frame_error(&self, error: FrameError) -> ClientError {
         match error {
-            FrameError::Io(source) => self.broken(source),
+            FrameError::Io(cause) => self.broken(cause),
             error => ClientError::Frame(error),
         }
     }
 
-    fn broken(&self, source: io::Error) -> ClientError {
-        ClientError::Connection { address: self.address.clone(), source }
+    fn broken(&self, cause: io::Error) -> ClientError {
+        ClientError::Connection { address: self.address.clone(), cause }
     }
 }
 
@@ -235,39 +237,16 @@ fn unexpected(reply: Reply) -> ClientError {
 
 #[cfg(test)]
 mod tests {
+    use super::test_server::{frames, serve};
     use super::*;
     use crate::message::generated::{RpbErrorResp, RpbListKeysReq, RpbListKeysResp};
     use tokio::net::TcpListener;
 
-    /// Answers the first request with these bytes, then closes.
-    async fn server(answer: Vec<u8>) -> (String, tokio::task::JoinHandle<Vec<u8>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let served = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let length = stream.read_u32().await.unwrap() as usize;
-            let mut request = vec![0; length];
-            stream.read_exact(&mut request).await.unwrap();
-            stream.write_all(&answer).await.unwrap();
-            request
-        });
-        (address, served)
-    }
-
-    fn frames(replies: &[Reply]) -> Vec<u8> {
-        let mut bytes = BytesMut::new();
-        for reply in replies {
-            let frame = Frame { code: reply.code().number(), payload: reply.encode() };
-            FrameCodec::new(FRAME_SIZE_BYTES_MAX).encode(frame, &mut bytes).unwrap();
-        }
-        bytes.to_vec()
-    }
-
     async fn call(answer: Vec<u8>) -> Result<Reply, ClientError> {
-        let (address, served) = server(answer).await;
+        let (address, served) = serve(vec![answer]).await;
         let mut client = Client::connect(&address).await.unwrap();
         let reply = client.call(&Request::Ping).await;
-        assert_eq!(served.await.unwrap(), [1]);
+        assert_eq!(served.await.unwrap(), [Request::Ping]);
         reply.map_err(|error| match error {
             ClientError::Closed { .. } => ClientError::Closed { address: String::new() },
             error => error,
@@ -309,7 +288,7 @@ mod tests {
             Reply::ListKeys(RpbListKeysResp { keys, done })
         };
         let parts = [part(&["a", "b"], None), part(&["c"], None), part(&[], Some(true)), Reply::Ping];
-        let (address, _served) = server(frames(&parts)).await;
+        let (address, _served) = serve(vec![frames(&parts)]).await;
         let mut client = Client::connect(&address).await.unwrap();
         let request = Request::ListKeys(RpbListKeysReq { bucket: Some("b".into()), ..Default::default() });
         let mut stream = client.call_stream(&request).await.unwrap();

@@ -10,7 +10,7 @@ use super::{ControlError, ControlReply, ControlRequest, LINE_SIZE_BYTES_MAX};
 
 /// Asks the server of a data directory one thing.
 pub async fn request(data_dir: &Path, request: &ControlRequest) -> Result<ControlReply, ControlError> {
-    let io = |source| ControlError::Io { data_dir: data_dir.to_owned(), source };
+    let io = |cause| ControlError::Io { data_dir: data_dir.to_owned(), cause };
     let mut line = encode(request).map_err(|error| io(error.into()))?;
     if line.len() > LINE_SIZE_BYTES_MAX {
         return Err(ControlError::LineTooLong);

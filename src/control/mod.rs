@@ -34,12 +34,12 @@ pub enum ControlError {
         data_dir: PathBuf,
     },
     /// The socket cannot be made.
-    #[error("cannot make the control socket in {}: {source}", data_dir.display())]
+    #[error("cannot make the control socket in {}: {cause}", data_dir.display())]
     Bind {
         /// The directory.
         data_dir: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Something that is no socket has its name.
     #[error("{} is in the way of the control socket", path.display())]
@@ -48,12 +48,12 @@ pub enum ControlError {
         path: PathBuf,
     },
     /// The conversation broke.
-    #[error("cannot talk to the server on data directory {}: {source}", data_dir.display())]
+    #[error("cannot talk to the server on data directory {}: {cause}", data_dir.display())]
     Io {
         /// The directory.
         data_dir: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A line is over [`LINE_SIZE_BYTES_MAX`].
     #[error("a control message is longer than {LINE_SIZE_BYTES_MAX} bytes")]

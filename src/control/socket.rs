@@ -16,14 +16,14 @@ use super::{ControlError, LINE_SIZE_BYTES_MAX, SOCKET_NAME};
 /// directory guarantees that nobody serves it any more.
 pub(super) fn bind(data_dir: &Path) -> Result<UnixListener, ControlError> {
     let path = data_dir.join(SOCKET_NAME);
-    let error = |source| ControlError::Bind { data_dir: data_dir.to_owned(), source };
+    let error = |cause| ControlError::Bind { data_dir: data_dir.to_owned(), cause };
     match fs::symlink_metadata(&path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
             fs::remove_file(&path).map_err(error)?;
         }
         Ok(_) => return Err(ControlError::NotASocket { path }),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(error(source)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+        Err(cause) => return Err(error(cause)),
     }
     let directory = File::open(data_dir).map_err(error)?;
     let listener = UnixListener::bind(short_path(&directory, data_dir)).map_err(error)?;
@@ -33,11 +33,11 @@ pub(super) fn bind(data_dir: &Path) -> Result<UnixListener, ControlError> {
 
 /// Connects to the server of a directory.
 pub(super) async fn connect(data_dir: &Path) -> Result<UnixStream, ControlError> {
-    let error = |source: io::Error| match source.kind() {
+    let error = |cause: io::Error| match cause.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             ControlError::NoServer { data_dir: data_dir.to_owned() }
         }
-        _ => ControlError::Io { data_dir: data_dir.to_owned(), source },
+        _ => ControlError::Io { data_dir: data_dir.to_owned(), cause },
     };
     let directory = File::open(data_dir).map_err(error)?;
     UnixStream::connect(short_path(&directory, data_dir)).await.map_err(error)
