@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use ombak::cli::{Cli, CliError, Command, Outcome};
-use ombak::config::{Config, LogFormat};
+use ombak::cli::{AskCommand, Cli, CliError, Command, Outcome};
+use ombak::config::{Config, Effective, LogFormat};
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
@@ -23,14 +23,21 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let current_dir = std::env::current_dir().context("cannot tell the current directory")?;
     let effective = ombak::config::load(&cli.sources(current_dir, std::env::vars_os().collect()))?;
-    if let Command::Serve(_) = &cli.command {
-        let config = effective.config;
-        set_up_log(&config)?;
-        serving_runtime(&config)?.block_on(ombak::server::run(config))?;
-        return Ok(ExitCode::SUCCESS);
+    match &cli.command {
+        Command::Serve(_) => serve(effective.config),
+        Command::Ask(command) => ask(command, &effective),
     }
+}
+
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    set_up_log(&config)?;
+    serving_runtime(&config)?.block_on(ombak::server::run(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(command: &AskCommand, effective: &Effective) -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let outcome = runtime.block_on(ombak::cli::run(&cli.command, &effective))?;
+    let outcome = runtime.block_on(ombak::cli::run(command, effective))?;
     print(&outcome)?;
     Ok(if outcome.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,8 +1,13 @@
 //! Data types as JSON: operations that are typed, values that are printed. The form is that of Riak's HTTP API, with
 //! `{"base64": "…"}` for bytes that are no text.
 
+use std::collections::HashSet;
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json, json};
 
 use crate::client::{
@@ -47,8 +52,9 @@ type Result<T> = std::result::Result<T, OperationError>;
 
 /// Reads an operation for a data type.
 pub(super) fn parse_operation(text: &str, datatype: Datatype) -> Result<Operation> {
-    let json: Json =
-        serde_json::from_str(text).map_err(|error| OperationError::new(format!("is not JSON: {error}")))?;
+    let not_json = |error| OperationError::new(format!("is not JSON: {error}"));
+    let json: Json = serde_json::from_str(text).map_err(not_json)?;
+    serde_json::from_str::<UniqueNames>(text).map_err(not_json)?;
     Ok(match datatype {
         Datatype::Counter => Operation::Counter(increment(&json)?),
         Datatype::Set => Operation::Set(set_operation(&json)?),
@@ -176,6 +182,65 @@ fn indexed<T>(list: &[Json], parse: impl Fn(&Json) -> Result<T>) -> Result<Vec<T
 
 fn object<'a>(json: &'a Json, form: &str) -> Result<&'a Map<String, Json>> {
     json.as_object().ok_or_else(|| OperationError::new(form))
+}
+
+/// JSON in which no object has a name twice. Such an object would lose the first of the two without a word, and with
+/// it a part of the operation.
+struct UniqueNames;
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueNamesVisitor)
+    }
+}
+
+struct UniqueNamesVisitor;
+
+impl<'de> Visitor<'de> for UniqueNamesVisitor {
+    type Value = UniqueNames;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON in which no object has a name twice")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<UniqueNames, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, UniqueNames)) = map.next_entry::<String, _>()? {
+            if let Some(name) = names.replace(name) {
+                return Err(de::Error::custom(format!("`{name}` is there twice")));
+            }
+        }
+        Ok(UniqueNames)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<UniqueNames, A::Error> {
+        while let Some(UniqueNames) = seq.next_element()? {}
+        Ok(UniqueNames)
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<UniqueNames, E> {
+        Ok(UniqueNames)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<UniqueNames, E> {
+        Ok(UniqueNames)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<UniqueNames, E> {
+        Ok(UniqueNames)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<UniqueNames, E> {
+        Ok(UniqueNames)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<UniqueNames, E> {
+        Ok(UniqueNames)
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<UniqueNames, E> {
+        Ok(UniqueNames)
+    }
 }
 
 /// `NAME_KIND`: the last suffix decides, so a register may be called `my_set`.
@@ -410,6 +475,16 @@ mod tests {
         ] {
             assert_eq!(refused(text, Datatype::Map), line);
         }
+    }
+
+    #[test]
+    fn a_name_given_twice_is_refused() {
+        let line = refused(r#"{"update": {"m_map": {"update": {"n_counter": 1, "n_counter": 2}}}}"#, Datatype::Map);
+        assert!(line.contains("`n_counter` is there twice"), "{line}");
+        let all_kinds = r#"{"add": [{"base64": "AA=="}, {"base64": "AQ=="}, "a"]}"#;
+        assert!(parse_operation(all_kinds, Datatype::Set).is_ok());
+        let line = refused(r#"{"x": [null, true, 1, -1, 1.5, "a"]}"#, Datatype::Map);
+        assert_eq!(line, "operation: a map has no `x`, only `update` and `remove`");
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub(super) fn read_value(argument: &OsStr) -> Result<Vec<u8>, CliError> {
         return Ok(argument.as_bytes().to_owned());
     }
     let mut value = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut value).map_err(|source| CliError::Stdin { source })?;
+    std::io::stdin().lock().read_to_end(&mut value).map_err(|cause| CliError::Stdin { cause })?;
     Ok(value)
 }
 
