@@ -1,17 +1,30 @@
-//! Ombak: a server that existing Riak clients connect to unchanged.
+//! Ombak: a server that existing Riak clients connect to unchanged, over a durable store of convergent data types.
 //!
-//! The rooms, in the order in which a request passes through them:
+//! The rooms, first those that a request passes through, in its order:
 //!
 //! - [`frame`]: bytes of a connection to length-prefixed frames and back
 //! - [`message`]: a frame's code and payload to a protocol message and back
 //! - [`domain`]: what requests mean, as pure functions over cells
 //! - [`engine`]: runs operations: stripe, dot, plan, read, resolve, commit
 //! - [`store`]: cells on disk or in memory
+//!
+//! Then those that start it, steer it and talk to it:
+//!
+//! - [`server`]: builds the rooms and stops them
+//! - [`control`]: the server's unix socket: bucket types, status
+//! - [`client`]: frame and message from the other side
+//! - [`cli`]: one file per command
+//! - [`config`]: one struct; file, then environment, then flags
 #![warn(missing_docs, unreachable_pub)]
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod control;
 pub mod domain;
 pub mod engine;
 pub mod frame;
 pub mod message;
+pub mod server;
 pub mod store;

@@ -1,1 +1,71 @@
-fn main() {}
+//! The program: arguments, configuration, log, run, exit code.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use ombak::cli::{AskCommand, Cli, CliError, Command, Outcome};
+use ombak::config::{Config, Effective, LogFormat};
+use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ombak: {error:#}");
+            ExitCode::from(error.downcast_ref::<CliError>().map_or(1, CliError::exit_code))
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let current_dir = std::env::current_dir().context("cannot tell the current directory")?;
+    let effective = ombak::config::load(&cli.sources(current_dir, std::env::vars_os().collect()))?;
+    match &cli.command {
+        Command::Serve(_) => serve(effective.config),
+        Command::Ask(command) => ask(command, &effective),
+    }
+}
+
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    set_up_log(&config)?;
+    serving_runtime(&config)?.block_on(ombak::server::run(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(command: &AskCommand, effective: &Effective) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let outcome = runtime.block_on(ombak::cli::run(command, effective))?;
+    print(&outcome)?;
+    Ok(if outcome.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn serving_runtime(config: &Config) -> anyhow::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if config.worker_threads > 0 {
+        builder.worker_threads(config.worker_threads);
+    }
+    builder.enable_all().build().context("cannot start the worker threads")
+}
+
+/// Lines go to standard error: standard output belongs to what a command was asked for.
+fn set_up_log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log).context("cannot read the log filter")?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+fn print(outcome: &Outcome) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(outcome.text.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever read the output has seen enough of it.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the output"),
+    }
+}

@@ -1,0 +1,18 @@
+//! `ombak status`
+
+use std::path::Path;
+
+use super::{CliError, Outcome};
+use crate::control::{self, ControlReply, ControlRequest};
+
+pub(super) async fn run(data_dir: &Path) -> Result<Outcome, CliError> {
+    match control::request(data_dir, &ControlRequest::Status).await? {
+        ControlReply::Status { version, process_id, uptime_ms } => Ok(Outcome::done(format!(
+            "Ombak {version} is running on data directory {} as process {process_id} for {} s\n",
+            data_dir.display(),
+            uptime_ms / 1000
+        ))),
+        ControlReply::Failed { reason } => Err(CliError::Failed { reason }),
+        _ => Err(CliError::UnexpectedReply),
+    }
+}
