@@ -4,6 +4,8 @@
 //!
 //! - [`frame`]: bytes of a connection to length-prefixed frames and back
 //! - [`message`]: a frame's code and payload to a protocol message and back
+//! - [`session`]: one task per connection: read, answer, write
+//! - [`service`]: what Riak's messages mean: request to operation, outcome to reply
 //! - [`domain`]: what requests mean, as pure functions over cells
 //! - [`engine`]: runs operations: stripe, dot, plan, read, resolve, commit
 //! - [`store`]: cells on disk or in memory
@@ -27,4 +29,6 @@ pub mod engine;
 pub mod frame;
 pub mod message;
 pub mod server;
+pub mod service;
+pub mod session;
 pub mod store;

@@ -1,16 +1,177 @@
 //! Builds the rooms and stops them.
 
-use crate::config::Config;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, DeleteMode, MapOpLayout};
+use crate::control::{ControlError, ControlServer, EngineAdmin};
+use crate::domain::dot::ActorId;
+use crate::domain::object::ObjectLimits;
+use crate::engine::{self, Engine, EngineError, EngineOptions};
+use crate::message::map_op::MapOpLayoutOption;
+use crate::service::{Listings, Service, ServiceOptions};
+use crate::session::{Listener, ListenerOptions, SessionOptions};
+use crate::store::Store;
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
+
+/// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
+const MEMTABLE_SIZE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Why the server did not run.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Error)]
 pub enum ServerError {
-    /// This build has no store and no front ends.
-    #[error("this build of ombak has no server")]
-    NotBuilt,
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The engine cannot start on it.
+    #[error("cannot start on the data directory {}: {cause}", data_dir.display())]
+    Engine {
+        /// The directory.
+        data_dir: PathBuf,
+        /// What failed.
+        cause: EngineError,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// The address, as it was configured.
+        address: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The system has no random numbers for a new data directory's identity.
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// Signals cannot be received.
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
 }
 
-/// Runs the server until it is told to stop.
-pub async fn run(_config: Config) -> Result<(), ServerError> {
-    Err(ServerError::NotBuilt)
+/// Runs the server until it is told to stop: store, engine, control socket, listeners; and back in the reverse order.
+pub async fn run(config: Config) -> Result<(), ServerError> {
+    let mut signals = Signals::listen()?;
+    let store: Arc<dyn Store> = Arc::new(open_store(&config)?);
+    let engine = Engine::start(store.clone(), engine_options(&config));
+    let engine = engine.await.map_err(|cause| ServerError::Engine { data_dir: config.data_dir.clone(), cause })?;
+    let service = Service::new(engine.clone(), service_options(&config));
+
+    let mut listeners = Vec::new();
+    for address in &config.pbc_listen {
+        let listener = Listener::bind(address).await;
+        listeners.push(listener.map_err(|cause| ServerError::Listen { address: address.clone(), cause })?);
+    }
+    let control = ControlServer::bind(&config.data_dir)?;
+    for listener in &listeners {
+        println!("ombak {} serves Riak clients on {}", env!("CARGO_PKG_VERSION"), listener.address());
+    }
+    println!("data in {}", config.data_dir.display());
+
+    let stopping = CancellationToken::new();
+    let permits = Arc::new(Semaphore::new(config.connections_max));
+    let mut front_ends = JoinSet::new();
+    for listener in listeners {
+        let options = ListenerOptions {
+            session: SessionOptions { frame_size_bytes_max: config.frame_size_bytes_max },
+            drain_timeout: Duration::from_millis(config.drain_timeout_ms),
+        };
+        front_ends.spawn(listener.serve(service.clone(), options, permits.clone(), stopping.clone()));
+    }
+    front_ends.spawn(control.serve(Arc::new(EngineAdmin(engine)), stopping.clone()));
+
+    signals.next().await;
+    tracing::info!("stopping: no new requests are taken; a second signal stops at once");
+    stopping.cancel();
+    tokio::select! {
+        () = async { while front_ends.join_next().await.is_some() {} } => {}
+        () = signals.next() => tracing::warn!("stopped at once"),
+    }
+    // Blocks until what is queued is durable: nothing else is left to run.
+    store.close();
+    Ok(())
+}
+
+fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
+    let mut actor = [0; 8];
+    getrandom::fill(&mut actor).map_err(ServerError::Random)?;
+    let options = EmbeddedOptions {
+        dir: config.data_dir.clone(),
+        cache_size_bytes: config.cache_size_bytes,
+        memtable_size_bytes: MEMTABLE_SIZE_BYTES,
+        new_actor: ActorId(u64::from_be_bytes(actor)),
+    };
+    Ok(EmbeddedStore::open(options)?)
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
+    EngineOptions {
+        delete_mode: match config.delete_mode {
+            DeleteMode::After { delay_ms } => engine::DeleteMode::After(Duration::from_millis(delay_ms.into())),
+            DeleteMode::Immediate => engine::DeleteMode::After(Duration::ZERO),
+            DeleteMode::Keep => engine::DeleteMode::Keep,
+        },
+        object_limits: ObjectLimits {
+            siblings_max: config.siblings_max,
+            object_size_bytes_max: config.object_size_bytes_max,
+        },
+        object_warnings: ObjectLimits {
+            siblings_max: config.siblings_warn,
+            object_size_bytes_max: config.object_size_bytes_warn,
+        },
+        key_size_bytes_max: config.key_size_bytes_max,
+        n_val_default: config.n_val_default,
+        create_default_types: config.create_default_types,
+        request_timeout_default: Duration::from_millis(config.request_timeout_ms_default.into()),
+    }
+}
+
+fn service_options(config: &Config) -> ServiceOptions {
+    ServiceOptions {
+        node_name: config.node_name.clone().into(),
+        server_version: config.server_version.clone().into(),
+        map_op_layout: match config.map_op_layout {
+            MapOpLayout::Auto => MapOpLayoutOption::Auto,
+            MapOpLayout::Released => MapOpLayoutOption::Released,
+            MapOpLayout::Preview => MapOpLayoutOption::Preview,
+        },
+        map_depth_max: config.map_depth_max,
+        ring_size: config.ring_size,
+        list_keys_chunk: config.list_keys_chunk,
+        list_buckets_chunk: config.list_buckets_chunk,
+        listings: Listings {
+            buckets: config.list_buckets_enabled,
+            buckets_stream: config.stream_list_buckets_enabled,
+            keys: config.stream_list_keys_enabled,
+        },
+    }
+}
+
+/// The signals that tell the server to stop.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ServerError> {
+        let terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! Knows what an administrator can ask, and that somebody answers ([`BucketTypeAdmin`]).
 //! Must not know the wire protocol of clients, sessions or stores.
 
+mod bucket_types;
 mod client;
 mod message;
 mod props;
@@ -10,6 +11,7 @@ mod socket;
 
 use std::path::PathBuf;
 
+pub use bucket_types::EngineAdmin;
 pub use client::request;
 pub use message::{BucketTypeEntry, BucketTypeState, ControlReply, ControlRequest, PropsProblem};
 pub use props::parse_props;

@@ -14,7 +14,7 @@ use crate::domain::key::{BucketName, ObjectName};
 use crate::domain::object;
 use crate::domain::props::BucketProps;
 
-/// A bucket that was found fit for data type requests, as far as can be told before the operation is looked at.
+/// A bucket that data type requests name.
 #[derive(Clone, Debug)]
 pub struct DataTypeBucket {
     props: Arc<BucketProps>,
@@ -22,6 +22,11 @@ pub struct DataTypeBucket {
 }
 
 impl DataTypeBucket {
+    /// Checks that the bucket keeps siblings, without which updates would be lost.
+    pub fn check_siblings(&self) -> Result<(), EngineError> {
+        if self.props.allow_mult { Ok(()) } else { Err(EngineError::MustAllowMult) }
+    }
+
     /// The bucket's data type.
     pub fn data_type(&self) -> Result<DataType, EngineError> {
         self.data_type.ok_or(EngineError::NoDataType)
@@ -60,12 +65,10 @@ pub struct Updated {
 }
 
 impl Engine {
-    /// Checks the bucket of a data type request: its type is known and it keeps siblings (`datatypes.md` §4.3).
+    /// Finds the bucket of a data type request. The other checks are made one by one, because the order in which they
+    /// fail shows (`datatypes.md` §4.3).
     pub fn data_type_bucket(&self, bucket: &BucketName) -> Result<DataTypeBucket, EngineError> {
         let props = self.inner.buckets.props(bucket).ok_or(EngineError::NoSuchType)?;
-        if !props.allow_mult {
-            return Err(EngineError::MustAllowMult);
-        }
         let data_type = if bucket.is_default_type() { Some(DataType::Counter) } else { props.data_type() };
         Ok(DataTypeBucket { props, data_type })
     }

@@ -1,0 +1,107 @@
+//! Job: what Riak's messages mean. Turns a request into an operation of the engine, and its outcome into replies.
+//! Knows: messages, the engine, the domain, and Riak's own words for what goes wrong.
+//! Must not know: frames, connections, stores.
+
+mod admin;
+mod bucket;
+mod datatype;
+mod dispatch;
+mod error;
+mod kv;
+mod options;
+mod term;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::engine::Engine;
+use crate::message::map_op::{MapOpLayout, MapOpLayoutOption};
+use crate::message::{MessageError, Reply, Request};
+
+use self::error::Refusal;
+
+/// What the service is told once.
+#[derive(Clone, Debug)]
+pub struct ServiceOptions {
+    /// The node name that clients are told.
+    pub node_name: Bytes,
+    /// The Riak version that clients are told.
+    pub server_version: Bytes,
+    /// Which layouts of map operations are accepted.
+    pub map_op_layout: MapOpLayoutOption,
+    /// How many map operations may be inside each other, the outermost counted.
+    pub map_depth_max: usize,
+    /// Partitions of the ring that preflists are computed with.
+    pub ring_size: u32,
+    /// Keys in one frame of a key listing.
+    pub list_keys_chunk: usize,
+    /// Buckets in one frame of a bucket listing.
+    pub list_buckets_chunk: usize,
+    /// Which listings are allowed.
+    pub listings: Listings,
+}
+
+/// Which listings are allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Listings {
+    /// Buckets in one reply.
+    pub buckets: bool,
+    /// Buckets as a stream.
+    pub buckets_stream: bool,
+    /// The keys of a bucket.
+    pub keys: bool,
+}
+
+/// What the service remembers of a connection.
+#[derive(Debug)]
+pub struct ClientState {
+    /// The client id: set and told, and without any meaning (`kv.md` §4.3).
+    client_id: Bytes,
+    /// The layout that the connection's map operations have shown.
+    map_op_layout: Option<MapOpLayout>,
+}
+
+impl Default for ClientState {
+    fn default() -> Self {
+        Self { client_id: Bytes::from_static(&[0; 4]), map_op_layout: None }
+    }
+}
+
+/// What a connection sends for one request.
+#[derive(Debug)]
+pub enum Answer {
+    /// One reply.
+    Reply(Reply),
+    /// One reply, after which the connection is closed.
+    LastReply(Reply),
+    /// Replies one by one until the channel ends. To drop it is to abandon the request.
+    Stream(mpsc::Receiver<Reply>),
+}
+
+/// Answers requests. Cloning gives another handle to the same service.
+#[derive(Clone)]
+pub struct Service {
+    engine: Engine,
+    options: ServiceOptions,
+}
+
+impl Service {
+    /// A service on the engine.
+    pub fn new(engine: Engine, options: ServiceOptions) -> Self {
+        Self { engine, options }
+    }
+
+    /// Answers one request, or tells what is wrong with the bytes that were none.
+    pub async fn answer(&self, state: &mut ClientState, request: Result<Request, MessageError>) -> Answer {
+        let answered = match request {
+            Ok(request) => dispatch::dispatch(self, state, request).await,
+            Err(error) => Err(Refusal::from(error)),
+        };
+        answered.unwrap_or_else(Refusal::into_answer)
+    }
+}
+
+/// The answer to a frame that is too large to be read. The connection cannot go on: the rest of the frame is not read.
+pub fn frame_too_large() -> Reply {
+    Refusal::open("Invalid message packet, reason: invalid").into_reply()
+}

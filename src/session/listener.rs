@@ -1,0 +1,121 @@
+//! Accepts connections and starts their tasks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, SessionOptions};
+use crate::service::Service;
+
+/// Connections that the system holds for us before we take them (`kv.md` §1.1).
+const BACKLOG: u32 = 128;
+/// Pauses after a failed accept: the usual reason is that descriptors have run out, and that does not pass at once.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What a listener is told once.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// What each connection is told.
+    pub session: SessionOptions,
+    /// How long connections may take to end when the server stops.
+    pub drain_timeout: Duration,
+}
+
+/// A bound address, not yet served.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds `HOST:PORT`. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the name does not resolve, or none of its addresses can be bound.
+    pub async fn bind(address: &str) -> io::Result<Self> {
+        let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in lookup_host(address).await? {
+            match Self::bind_one(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last_error = error,
+            }
+        }
+        Err(last_error)
+    }
+
+    fn bind_one(address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restarted server takes its port back at once.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let socket = socket.listen(BACKLOG)?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    /// The address that was bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves connections until `stopping` is cancelled, then waits for those that are open. Each connection holds one of
+    /// the permits; while there is none, further ones wait to be accepted.
+    pub async fn serve(
+        self,
+        service: Service,
+        options: ListenerOptions,
+        permits: Arc<Semaphore>,
+        stopping: CancellationToken,
+    ) {
+        let mut connections = JoinSet::new();
+        let mut pause = ACCEPT_PAUSE_MIN;
+        loop {
+            let accepted = tokio::select! {
+                () = stopping.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = self.accept(&permits) => accepted,
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    pause = ACCEPT_PAUSE_MIN;
+                    let connection = Connection::new(stream, service.clone(), options.session);
+                    let stopping = stopping.clone();
+                    connections.spawn(async move {
+                        if let Err(error) = connection.run(&stopping).await {
+                            // Peers hang up as they please.
+                            tracing::debug!(%error, "a connection ended");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, address = %self.address, "cannot accept a connection");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                }
+            }
+        }
+        drop(self.socket);
+        let drained = timeout(options.drain_timeout, async { while connections.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::warn!(connections = connections.len(), "connections did not end in time and are cut");
+        }
+    }
+
+    async fn accept(&self, permits: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, _) = self.socket.accept().await?;
+        // Replies are small and waited for.
+        stream.set_nodelay(true)?;
+        Ok((stream, permit))
+    }
+}
