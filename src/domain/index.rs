@@ -71,7 +71,8 @@ enum Value {
 
 impl Entry {
     fn parse(name: Bytes, value: Bytes) -> Result<Self, IndexFailure> {
-        if name.ends_with(b"_bin") {
+        // The two indexes that every object is in may be written down as well; queries of them do not look here.
+        if name.ends_with(b"_bin") || name == "$key" || name == "$bucket" {
             return Ok(Self { name, value: Value::Binary(value) });
         }
         if name.ends_with(b"_int") {
