@@ -20,9 +20,21 @@ use super::support::*;
 /// What one step of a history does. Numbers choose from small universes.
 #[derive(Clone, Debug)]
 enum Step {
-    Write { object: usize, actor: usize, floors: Vec<(Target, Seen)>, puts: Vec<Put>, wait: bool },
-    Read { object: usize, selections: Vec<Target> },
-    Reopen,
+    Write {
+        object: usize,
+        actor: usize,
+        floors: Vec<(Target, Seen)>,
+        puts: Vec<Put>,
+        wait: bool,
+    },
+    Read {
+        object: usize,
+        selections: Vec<Target>,
+    },
+    /// Starts the store anew, with or without a sweep.
+    Reopen {
+        sweeps: bool,
+    },
 }
 
 /// What a floor ends or a selection takes.
@@ -57,8 +69,9 @@ enum Put {
 
 fn target() -> impl Strategy<Value = Target> {
     prop_oneof![
-        4 => any::<usize>().prop_map(Target::Subtree),
-        2 => (any::<usize>(), any::<usize>()).prop_map(|(path, element)| Target::Element(path, element)),
+        4 => (0..PATHS).prop_map(Target::Subtree),
+        2 => Just(Target::Subtree(ROOT)),
+        2 => (0..PATHS, 0..9_usize).prop_map(|(path, element)| Target::Element(path, element)),
         1 => Just(Target::Siblings),
         1 => any::<usize>().prop_map(Target::Sibling),
     ]
@@ -74,10 +87,10 @@ fn seen() -> impl Strategy<Value = Seen> {
 }
 
 fn put(members_max: u32) -> impl Strategy<Value = Put> {
-    let members = (any::<usize>(), 0..members_max, 1..=members_max);
+    let members = (0..PATHS, 0..members_max, 1..=members_max);
     prop_oneof![
         1 => Just(Put::Presence),
-        4 => (any::<usize>(), any::<usize>()).prop_map(|(path, element)| Put::Element(path, element)),
+        4 => (0..PATHS, 0..9_usize).prop_map(|(path, element)| Put::Element(path, element)),
         4 => members.prop_map(|(path, first, count)| Put::Members { path, first, count }),
         1 => Just(Put::Value),
         1 => Just(Put::Tombstone),
@@ -89,7 +102,7 @@ fn history(actors: usize, members_max: u32, steps: usize) -> impl Strategy<Value
     let step = prop_oneof![
         12 => write.prop_map(|(object, actor, floors, puts, wait)| Step::Write { object, actor, floors, puts, wait }),
         3 => (0..3_usize, vec(target(), 0..4)).prop_map(|(object, selections)| Step::Read { object, selections }),
-        1 => Just(Step::Reopen),
+        1 => any::<bool>().prop_map(|sweeps| Step::Reopen { sweeps }),
     ];
     vec(step, 1..steps)
 }
@@ -99,13 +112,18 @@ fn names() -> [ObjectName; 3] {
     [object("short"), object("long".repeat(3_000)), elsewhere]
 }
 
+const PATHS: usize = 8;
+/// The number of the root's path.
+const ROOT: usize = 0;
+
 /// Fields beside and inside each other, two of them with keys that are cut at the same place.
-fn paths() -> Vec<Path> {
+fn paths() -> [Path; PATHS] {
     let root = Path::root();
     let map = field(&root, "m", FieldKind::Map);
     let inner = field(&map, "m", FieldKind::Map);
     let long = |last: &str| set("x".repeat(9_000) + last);
-    vec![
+    [
+        root,
         set("a"),
         field(&map, "s", FieldKind::Set),
         field(&inner, "s", FieldKind::Set),
@@ -113,13 +131,11 @@ fn paths() -> Vec<Path> {
         long("2"),
         inner,
         map,
-        root,
     ]
 }
 
 fn path(number: usize) -> Path {
-    let paths = paths();
-    paths[number % paths.len()].clone()
+    paths()[number].clone()
 }
 
 fn element_at(path_number: usize, number: usize) -> CellKey {
@@ -182,7 +198,7 @@ impl World {
                 let expected = self.objects[&name].replica.select(&selections);
                 assert_eq!(read(self.store(), &name, &selections).await, expected, "{selections:?}");
             }
-            Step::Reopen => self.reopen().await,
+            Step::Reopen { sweeps } => self.reopen(sweeps).await,
         }
     }
 
@@ -271,17 +287,20 @@ impl World {
         assert_eq!(buckets(self.store(), 1).await, listed.into_keys().collect::<Vec<_>>());
     }
 
-    async fn reopen(&mut self) {
+    async fn reopen(&mut self, sweeps: bool) {
         self.settle().await;
         drop(self.store.take());
-        self.store = Some(EmbeddedStore::open(self.options.clone()).unwrap());
+        let mut options = self.options.clone();
+        let rows_max = &mut options.sweep.rows_swept_per_step_max;
+        *rows_max = if sweeps { (*rows_max).max(1) } else { 0 };
+        self.store = Some(EmbeddedStore::open(options).unwrap());
         self.check().await;
     }
 
     /// Compares once more after a restart, and then the number of rows: one for the actor, one for the header of each object
     /// and one for each cell. The sweep leaves nothing else.
     async fn finish(mut self) {
-        self.reopen().await;
+        self.reopen(true).await;
         let rows = |known: &Known| if known.replica.is_empty() { 0 } else { 1 + known.replica.cell_count() as u64 };
         let rows: u64 = 1 + self.objects.values().map(rows).sum::<u64>();
         sweep_to(self.store(), rows).await.unwrap();
@@ -301,28 +320,41 @@ fn play(history: Vec<Step>, sweep: SweepLimits) {
     });
 }
 
-/// So small that most removes lay floors, and most sweeps are interrupted by writes.
-const SMALL: SweepLimits = SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 2 };
+fn config(cases: u32) -> ProptestConfig {
+    // A found case is printed, and becomes a test of its own.
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(config(24))]
 
     #[test]
-    fn histories_of_one_actor_with_small_steps(history in history(1, 8, 40)) {
-        play(history, SMALL);
+    fn histories_that_lay_floors_for_little(history in history(1, 8, 60)) {
+        play(history, SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 2 });
     }
 
     #[test]
-    fn histories_of_three_actors_with_small_steps(history in history(3, 8, 40)) {
-        play(history, SMALL);
+    fn histories_of_three_actors(history in history(3, 8, 60)) {
+        play(history, SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 2 });
+    }
+
+    #[test]
+    fn histories_that_are_not_swept(history in history(3, 8, 60)) {
+        play(history, SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 0 });
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(config(12))]
+
+    // A sweep of row after row is not done before more is written.
+    #[test]
+    fn histories_that_are_written_while_they_are_swept(history in history(2, 200, 40)) {
+        play(history, SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 1 });
+    }
 
     #[test]
-    fn histories_with_the_usual_steps(history in history(2, 400, 25)) {
+    fn histories_with_the_usual_limits(history in history(2, 400, 25)) {
         play(history, SweepLimits::default());
     }
 }

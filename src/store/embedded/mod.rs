@@ -69,7 +69,7 @@ impl EmbeddedOptions {
 pub struct SweepLimits {
     /// A remove deletes at once where it meets up to this many rows. What is larger gets a floor, and is swept.
     pub rows_ended_at_once_max: usize,
-    /// Rows looked at in one step of the sweep; none counts as one.
+    /// Rows looked at in one step of the sweep. With none there is no sweep: what floors have ended stays, unseen.
     pub rows_swept_per_step_max: usize,
 }
 

@@ -74,8 +74,9 @@ impl Sweeper {
         self.waiting.extend(queued);
     }
 
+    /// Whether nothing waits that may be done.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.current.is_none()
+        self.limits.rows_swept_per_step_max == 0 || (self.waiting.is_empty() && self.current.is_none())
     }
 
     /// Does a bounded piece of the work that waits. After an error that work is given up until it is loaded again.
@@ -88,7 +89,7 @@ impl Sweeper {
                 _ => return Ok(()),
             },
         };
-        if !sweep.step(batch, self.limits.rows_swept_per_step_max.max(1))? {
+        if !sweep.step(batch, self.limits.rows_swept_per_step_max)? {
             self.current = Some(sweep);
         }
         Ok(())
