@@ -29,7 +29,7 @@ pub(super) const KEY_BYTES_MAX: usize = 8 * 1024;
 const RECORDS: u8 = b'm';
 const OWN: u8 = b'o';
 const NAMES: u8 = b'n';
-const SIBLINGS: u8 = b's';
+pub(super) const SIBLINGS: u8 = b's';
 const CELLS: u8 = b'c';
 const QUEUE: u8 = b'q';
 

@@ -4,7 +4,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use std::time::Duration;
 
-use super::layout::{RowId, RowKey};
+use super::layout::{self, RowId, RowKey};
+use super::packed::PackedRows;
+use super::rows::View;
 use crate::domain::cell::{Cell, CounterShare, Element, Payload, RegisterValue};
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::object::{Content, Link};
@@ -60,6 +62,8 @@ pub(super) struct Header {
     pub(super) actors: Vec<ActorId>,
     /// The plain values, so that they too are found by point reads: a scan would step over every older version of them.
     pub(super) siblings: Vec<SiblingEntry>,
+    /// The rows themselves while the object is small.
+    pub(super) packed: Option<PackedRows>,
 }
 
 /// One plain value as the header lists it.
@@ -74,7 +78,16 @@ pub(super) struct SiblingEntry {
 
 impl Header {
     pub(super) fn new(id: RowId) -> Self {
-        Self { id, content: None, floors: 0, actors: Vec::new(), siblings: Vec::new() }
+        let packed = Some(PackedRows::default());
+        Self { id, content: None, floors: 0, actors: Vec::new(), siblings: Vec::new(), packed }
+    }
+
+    /// Where the object's rows are: in the header, or in the store.
+    pub(super) fn rows<'a>(&'a self, store: &'a dyn View) -> &'a dyn View {
+        match &self.packed {
+            Some(packed) => packed,
+            None => store,
+        }
     }
 
     /// Whether the object is listed.
@@ -89,7 +102,7 @@ impl Header {
 
     pub(super) fn encode(&self, key: &RowKey) -> Bytes {
         let count = |items: usize| u32::try_from(items).expect("a header was built in memory");
-        let mut out = begin(Some(key), 41 + self.actors.len() * 8 + self.siblings.len() * 21);
+        let mut out = begin(Some(key), 46 + self.actors.len() * 8 + self.siblings.len() * SIBLING_BYTES);
         out.put_slice(&self.id.0);
         match self.content {
             None => out.put_u8(0),
@@ -103,21 +116,35 @@ impl Header {
         for actor in &self.actors {
             out.put_u64(actor.0);
         }
+        out.put_u32(count(self.siblings.len()));
         for sibling in &self.siblings {
             out.put_u64(sibling.dot.time.0);
             out.put_u64(sibling.dot.actor.0);
             out.put_u32(sibling.slot);
             out.put_u8(u8::from(sibling.deleted));
         }
+        out.put_u8(u8::from(self.packed.is_some()));
+        if let Some(packed) = &self.packed {
+            packed.encode(&mut out);
+        }
         out.freeze()
     }
 
     /// Reads what follows the version.
     pub(super) fn decode(value: Bytes) -> Result<Self, StoreError> {
-        Self::try_decode(value).ok_or(StoreError::Damaged { what: "object header" })
+        let damaged = StoreError::Damaged { what: "object header" };
+        let (mut header, packed) = Self::try_decode(value).ok_or(damaged)?;
+        if let Some(packed) = packed {
+            header.packed = Some(PackedRows::decode(packed, |table| match table {
+                layout::SIBLINGS => Some(header.id),
+                _ => header.content,
+            })?);
+        }
+        Ok(header)
     }
 
-    fn try_decode(mut value: Bytes) -> Option<Self> {
+    /// The header but for its packed rows, and these.
+    fn try_decode(mut value: Bytes) -> Option<(Self, Option<Bytes>)> {
         let id = take_id(&mut value)?;
         let content = if take_bool(&mut value)? { Some(take_id(&mut value)?) } else { None };
         let floors = value.try_get_u32().ok()?;
@@ -126,13 +153,24 @@ impl Header {
             return None;
         }
         let actors = value.split_to(actors * 8).chunks_exact(8).map(|mut actor| ActorId(actor.get_u64())).collect();
-        let mut siblings = Vec::with_capacity(value.len() / 21);
-        while !value.is_empty() {
+        let count = value.try_get_u32().ok()? as usize;
+        if value.len() / SIBLING_BYTES < count {
+            return None;
+        }
+        let mut siblings = Vec::with_capacity(count);
+        for _ in 0..count {
             siblings.push(take_sibling(&mut value)?);
         }
-        Some(Self { id, content, floors, actors, siblings })
+        let is_packed = take_bool(&mut value)?;
+        if !is_packed && !value.is_empty() {
+            return None;
+        }
+        Some((Self { id, content, floors, actors, siblings, packed: None }, is_packed.then_some(value)))
     }
 }
+
+/// Dot, slot, mark.
+const SIBLING_BYTES: usize = 16 + 4 + 1;
 
 fn take_sibling(value: &mut Bytes) -> Option<SiblingEntry> {
     let time = Time(value.try_get_u64().ok()?);

@@ -245,6 +245,7 @@ pub(super) fn header(view: &dyn View, name: &RowKey) -> Result<Option<Header>, S
 }
 
 fn live_cells(view: &dyn View, header: &Header, selections: &[Selection]) -> Result<LiveCells, StoreError> {
+    let view = header.rows(view);
     let mut cells = Vec::new();
     for selection in selections {
         match selection {

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::SweepLimits;
+use super::RowLimits;
 use super::commit::Batch;
 use super::layout::{self, CellRow, RowId, RowKey};
 use super::record;
@@ -19,7 +19,7 @@ use crate::domain::dot::Dot;
 use crate::store::StoreError;
 
 pub(super) struct Sweeper {
-    limits: SweepLimits,
+    limits: RowLimits,
     waiting: VecDeque<(Bytes, Bytes)>,
     current: Option<Sweep>,
 }
@@ -60,7 +60,7 @@ pub(super) fn ends(path: &Path, context: &CausalContext, row: &Bytes, value: Byt
 
 impl Sweeper {
     /// Takes up what an earlier run of the server left.
-    pub(super) fn load(rows: &Rows, limits: SweepLimits) -> Result<Self, StoreError> {
+    pub(super) fn load(rows: &Rows, limits: RowLimits) -> Result<Self, StoreError> {
         let mut waiting = VecDeque::new();
         Batch::new(rows).scan(Range::prefix(layout::queues()), &mut |row, value| {
             waiting.push_back((row, value));
