@@ -35,7 +35,7 @@ pub(super) enum Work {
     ClockBound(Time),
 }
 
-type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
+pub(super) type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
 
 /// The way to the committer. It is bounded by the callers: each waits for its ticket before it writes again.
 pub(super) struct WorkQueue {
@@ -71,12 +71,16 @@ pub(super) struct Committer {
 impl Committer {
     /// Starts the thread, which runs until the queue is closed and empty.
     pub(super) fn start(rows: Rows, limits: SweepLimits) -> Result<(WorkQueue, JoinHandle<()>), StoreError> {
-        let sweeper = Sweeper::load(&rows, limits)?;
         let (sender, queue) = mpsc::channel();
-        let committer = Self { rows, queue, limits, sweeper, failure: None };
+        let committer = Self::new(rows, queue, limits)?;
         let thread = thread::Builder::new().name("committer".into()).spawn(move || committer.run());
         let thread = thread.map_err(|error| StoreError::Engine { reason: error.to_string() })?;
         Ok((WorkQueue { sender: Mutex::new(Some(sender)) }, thread))
+    }
+
+    pub(super) fn new(rows: Rows, queue: Receiver<Waiting>, limits: SweepLimits) -> Result<Self, StoreError> {
+        let sweeper = Sweeper::load(&rows, limits)?;
+        Ok(Self { rows, queue, limits, sweeper, failure: None })
     }
 
     fn run(mut self) {
@@ -106,7 +110,7 @@ impl Committer {
     }
 
     /// Makes one write and all that wait behind it durable together.
-    fn write(&mut self, first: Waiting) {
+    pub(super) fn write(&mut self, first: Waiting) {
         let mut batch = Batch::new(&self.rows);
         let mut written = Vec::new();
         let mut waiting = Some(first);
@@ -131,7 +135,7 @@ impl Committer {
     }
 
     /// Does a bounded piece of the sweep, if there is any to do.
-    fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
         if self.failure.is_some() || self.sweeper.is_idle() {
             return;
         }

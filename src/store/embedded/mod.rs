@@ -9,6 +9,8 @@ mod layout;
 mod record;
 mod rows;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
