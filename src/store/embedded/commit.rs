@@ -47,11 +47,11 @@ impl WorkQueue {
     pub(super) fn push(&self, work: Work) -> Ticket {
         let (resolver, ticket) = Ticket::pending();
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        match sender.as_ref().map(|sender| sender.send((work, resolver))) {
-            Some(Ok(())) => ticket,
-            Some(Err(_)) => Ticket::resolved(Err(StoreError::ReadOnly { reason: "the committer ended".into() })),
-            None => Ticket::resolved(Err(StoreError::Closed)),
+        let Some(sender) = sender.as_ref() else { return Ticket::resolved(Err(StoreError::Closed)) };
+        if sender.send((work, resolver)).is_err() {
+            return Ticket::resolved(Err(StoreError::ReadOnly { reason: "the committer ended".into() }));
         }
+        ticket
     }
 
     pub(super) fn close(&self) {
@@ -189,24 +189,22 @@ impl View for Batch<'_> {
         let mut stored = self.rows.keyspace.range((range.start.clone(), range.end.clone()));
         let mut next_stored = next_row(&mut stored)?;
         loop {
-            let changed_first = match (changed.peek(), &next_stored) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some((changed, _)), Some((stored, _))) => *changed <= stored,
+            let stored_first = match (changed.peek(), &next_stored) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some((changed, _)), Some((stored, _))) => stored < *changed,
             };
-            let row = if changed_first {
+            let row = if stored_first {
+                let row = next_stored.take();
+                next_stored = next_row(&mut stored)?;
+                row
+            } else {
                 let Some((key, value)) = changed.next() else { return Ok(()) };
                 if next_stored.as_ref().is_some_and(|(stored, _)| stored == key) {
                     next_stored = next_row(&mut stored)?;
                 }
                 value.clone().map(|value| (key.clone(), value))
-            } else {
-                std::mem::replace(&mut next_stored, None)
             };
-            if !changed_first {
-                next_stored = next_row(&mut stored)?;
-            }
             if let Some((key, value)) = row
                 && visit(key, value)?.is_break()
             {
