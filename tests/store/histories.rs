@@ -298,12 +298,16 @@ impl World {
     }
 
     /// Compares once more after a restart, and then the number of rows: one for the actor, one for the header of each object
-    /// and one for each cell. The sweep leaves nothing else.
+    /// and one for each cell where nothing is packed. The sweep leaves nothing else.
     async fn finish(mut self) {
         self.reopen(true).await;
         let rows = |known: &Known| if known.replica.is_empty() { 0 } else { 1 + known.replica.cell_count() as u64 };
         let rows: u64 = 1 + self.objects.values().map(rows).sum::<u64>();
-        sweep_to(self.store(), rows).await.unwrap();
+        if self.options.rows.packed_cells_max == 0 {
+            sweep_to(self.store(), rows).await.unwrap();
+        } else {
+            sweep_to_at_most(self.store(), rows).await.unwrap();
+        }
         self.check().await;
     }
 }

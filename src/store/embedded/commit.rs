@@ -36,7 +36,7 @@ pub(super) enum Work {
     ClockBound(Time),
 }
 
-type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
+pub(super) type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
 
 /// The way to the committer. It is bounded by the callers: each waits for its ticket before it writes again.
 pub(super) struct WorkQueue {
@@ -48,11 +48,11 @@ impl WorkQueue {
     pub(super) fn push(&self, work: Work) -> Ticket {
         let (resolver, ticket) = Ticket::pending();
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        match sender.as_ref().map(|sender| sender.send((work, resolver))) {
-            Some(Ok(())) => ticket,
-            Some(Err(_)) => Ticket::resolved(Err(StoreError::ReadOnly { reason: "the committer ended".into() })),
-            None => Ticket::resolved(Err(StoreError::Closed)),
+        let Some(sender) = sender.as_ref() else { return Ticket::resolved(Err(StoreError::Closed)) };
+        if sender.send((work, resolver)).is_err() {
+            return Ticket::resolved(Err(StoreError::ReadOnly { reason: "the committer ended".into() }));
         }
+        ticket
     }
 
     pub(super) fn close(&self) {
@@ -72,12 +72,16 @@ pub(super) struct Committer {
 impl Committer {
     /// Starts the thread, which runs until the queue is closed and empty.
     pub(super) fn start(rows: Rows, limits: RowLimits) -> Result<(WorkQueue, JoinHandle<()>), StoreError> {
-        let sweeper = Sweeper::load(&rows, limits)?;
         let (sender, queue) = mpsc::channel();
-        let committer = Self { rows, queue, limits, sweeper, failure: None };
+        let committer = Self::new(rows, queue, limits)?;
         let thread = thread::Builder::new().name("committer".into()).spawn(move || committer.run());
         let thread = thread.map_err(|error| StoreError::Engine { reason: error.to_string() })?;
         Ok((WorkQueue { sender: Mutex::new(Some(sender)) }, thread))
+    }
+
+    pub(super) fn new(rows: Rows, queue: Receiver<Waiting>, limits: RowLimits) -> Result<Self, StoreError> {
+        let sweeper = Sweeper::load(&rows, limits)?;
+        Ok(Self { rows, queue, limits, sweeper, failure: None })
     }
 
     fn run(mut self) {
@@ -107,7 +111,7 @@ impl Committer {
     }
 
     /// Makes one write and all that wait behind it durable together.
-    fn write(&mut self, first: Waiting) {
+    pub(super) fn write(&mut self, first: Waiting) {
         let mut batch = Batch::new(&self.rows);
         let mut written = Vec::new();
         let mut waiting = Some(first);
@@ -132,7 +136,7 @@ impl Committer {
     }
 
     /// Does a bounded piece of the sweep, if there is any to do.
-    fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
         if self.failure.is_some() || self.sweeper.is_idle() {
             return;
         }
@@ -186,24 +190,22 @@ impl View for Batch<'_> {
         let mut stored = self.rows.keyspace.range((range.start.clone(), range.end.clone()));
         let mut next_stored = next_row(&mut stored)?;
         loop {
-            let changed_first = match (changed.peek(), &next_stored) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some((changed, _)), Some((stored, _))) => *changed <= stored,
+            let stored_first = match (changed.peek(), &next_stored) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some((changed, _)), Some((stored, _))) => stored < *changed,
             };
-            let row = if changed_first {
+            let row = if stored_first {
+                let row = next_stored.take();
+                next_stored = next_row(&mut stored)?;
+                row
+            } else {
                 let Some((key, value)) = changed.next() else { return Ok(()) };
                 if next_stored.as_ref().is_some_and(|(stored, _)| stored == key) {
                     next_stored = next_row(&mut stored)?;
                 }
                 value.clone().map(|value| (key.clone(), value))
-            } else {
-                std::mem::replace(&mut next_stored, None)
             };
-            if !changed_first {
-                next_stored = next_row(&mut stored)?;
-            }
             if let Some((key, value)) = row
                 && visit(key, value)?.is_break()
             {

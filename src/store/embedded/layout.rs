@@ -381,6 +381,20 @@ mod tests {
     }
 
     #[test]
+    fn cut_short_keys_are_damage() {
+        let path = Path::root().child(FieldName { name: Bytes::from_static(b"a\0b"), kind: FieldKind::Map });
+        let key = CellKey { path: path.clone(), element: Element::Member(Bytes::from_static(b"m\0")) };
+        let object = ObjectName { bucket: BucketName::new(None, Bytes::new()), key: Bytes::from_static(b"k") };
+        let (cell, floor, name) = (cell(ID, &key, ActorId(1)).row, floor(ID, &path, ActorId(1)).row, name(&object).row);
+        for key in [&cell, &floor] {
+            assert!((0..key.len()).all(|end| parse_cell(&key[..end]).is_err()));
+        }
+        assert!((0..name.len()).all(|end| parse_name(&name[..end]).is_err()));
+        assert_eq!(record_name(&Bytes::new()), Err(StoreError::Damaged { what: "record key" }));
+        assert_eq!(record_name(&record(b"r").row), Ok(Bytes::from_static(b"r")));
+    }
+
+    #[test]
     fn queue_keys_come_back() {
         let path = Path::root().child(FieldName { name: Bytes::from_static(b"a\0b"), kind: FieldKind::Map });
         for path in [Path::root(), path] {

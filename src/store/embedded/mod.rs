@@ -10,6 +10,8 @@ mod packed;
 mod record;
 mod rows;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};

@@ -125,6 +125,7 @@ impl Header {
         }
         out.put_u8(u8::from(self.packed.is_some()));
         if let Some(packed) = &self.packed {
+            out.put_u32(count(packed.size_bytes()));
             packed.encode(&mut out);
         }
         out.freeze()
@@ -162,7 +163,8 @@ impl Header {
             siblings.push(take_sibling(&mut value)?);
         }
         let is_packed = take_bool(&mut value)?;
-        if !is_packed && !value.is_empty() {
+        let packed_bytes = if is_packed { value.try_get_u32().ok()? as usize } else { 0 };
+        if value.len() != packed_bytes {
             return None;
         }
         Some((Self { id, content, floors, actors, siblings, packed: None }, is_packed.then_some(value)))
@@ -368,4 +370,151 @@ pub(super) fn decode_queue(mut value: Bytes) -> Result<RowKey, StoreError> {
     }
     let row = value.split_to(length);
     Ok(RowKey { row, whole: (!value.is_empty()).then_some(value) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::super::layout;
+    use super::*;
+    use crate::domain::cell::{CellKey, Path};
+    use crate::domain::key::{BucketName, ObjectName};
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 0..9).prop_map(Bytes::from)
+    }
+
+    fn dot() -> impl Strategy<Value = Dot> {
+        (any::<u64>(), any::<u64>()).prop_map(|(actor, time)| Dot { actor: ActorId(actor), time: Time(time) })
+    }
+
+    fn header() -> impl Strategy<Value = Header> {
+        let id = || any::<[u8; 16]>().prop_map(RowId);
+        let sibling = (dot(), any::<u32>(), any::<bool>());
+        let sibling = sibling.prop_map(|(dot, slot, deleted)| SiblingEntry { dot, slot, deleted });
+        let actors = vec(any::<u64>().prop_map(ActorId), 0..4);
+        let parts = (
+            id(),
+            option::of(id()),
+            any::<u32>(),
+            actors,
+            vec(sibling, 0..4),
+            option::of(vec((bytes(), bytes()), 0..4)),
+        );
+        parts.prop_map(|(id, content, floors, actors, siblings, rows)| {
+            let mut header = Header { id, content, floors, actors, siblings, packed: None };
+            if let Some(rows) = rows {
+                let packed = header.packed.insert(PackedRows::default());
+                for (suffix, value) in rows {
+                    packed.put([&[layout::SIBLINGS], &id.0[..], &suffix].concat().into(), value);
+                }
+            }
+            header
+        })
+    }
+
+    fn content() -> impl Strategy<Value = Content> {
+        let link = (option::of(bytes()), option::of(bytes()), option::of(bytes()));
+        let links = vec(link.prop_map(|(bucket, key, tag)| Link { bucket, key, tag }), 0..3);
+        let pairs = || vec((bytes(), bytes()), 0..3);
+        let names = (option::of(bytes()), option::of(bytes()), option::of(bytes()));
+        (bytes(), names, links, pairs(), pairs(), any::<u32>(), any::<bool>()).prop_map(
+            |(value, (content_type, charset, content_encoding), links, user_metadata, indexes, modified, deleted)| {
+                let modified = Duration::from_micros(u64::from(modified) << 20);
+                #[rustfmt::skip]
+                let content = Content {
+                    value, content_type, charset, content_encoding, links, user_metadata, indexes, modified, deleted,
+                };
+                content
+            },
+        )
+    }
+
+    fn payload() -> impl Strategy<Value = (Element, Payload)> {
+        let share = (any::<u128>(), any::<u128>());
+        let share = share.prop_map(|(incremented, decremented)| CounterShare { incremented, decremented });
+        let register = (any::<u64>(), bytes());
+        let register = register.prop_map(|(assigned, value)| RegisterValue { assigned: Time(assigned), value });
+        prop_oneof![
+            Just((Element::Presence, Payload::Mark)),
+            Just((Element::Flag, Payload::Mark)),
+            bytes().prop_map(|member| (Element::Member(member), Payload::Mark)),
+            share.prop_map(|share| (Element::Counter, Payload::Counter(share))),
+            register.prop_map(|register| (Element::Register, Payload::Register(register))),
+            content().prop_map(|content| (Element::Sibling(Time(1)), Payload::Content(content))),
+        ]
+    }
+
+    /// A row key, whole or cut.
+    fn name() -> impl Strategy<Value = RowKey> {
+        let key = prop_oneof![bytes(), vec(any::<u8>(), 9_000..9_010).prop_map(Bytes::from)];
+        let bucket = BucketName::new(None, Bytes::from_static(b"b"));
+        key.prop_map(move |key| layout::name(&ObjectName { bucket: bucket.clone(), key }))
+    }
+
+    fn open_cell(row: &Bytes, element: &Element, value: Bytes) -> Result<(Bytes, Time, Payload), StoreError> {
+        let (key, mut value) = open(row, value)?;
+        let time = take_time(&mut value)?;
+        Ok((key, time, decode_payload(element, value)?))
+    }
+
+    proptest! {
+        #[test]
+        fn headers_come_back(header in header(), name in name()) {
+            let value = header.encode(&name);
+            let (key, value) = open(&name.row, value).unwrap();
+            prop_assert_eq!(&key, name.whole.as_ref().unwrap_or(&name.row));
+            prop_assert_eq!(&Header::decode(value.clone()).unwrap(), &header);
+            for end in 0..value.len() {
+                let cut = Header::decode(value.slice(..end));
+                prop_assert_eq!(cut, Err(StoreError::Damaged { what: "object header" }));
+            }
+        }
+
+        #[test]
+        fn cells_come_back((element, payload) in payload(), dot in dot(), name in name()) {
+            let key = CellKey { path: Path::root(), element: element.clone() };
+            let cell = Cell { key, dot, payload: payload.clone() };
+            let value = encode_cell(Some(&name), &cell);
+            let whole = name.whole.clone().unwrap_or(name.row.clone());
+            prop_assert_eq!(open_cell(&name.row, &element, value.clone()).unwrap(), (whole, dot.time, payload.clone()));
+            for end in 0..value.len() {
+                match open_cell(&name.row, &element, value.slice(..end)) {
+                    Err(error) => assert!(matches!(error, StoreError::Damaged { .. })),
+                    // Values without a length of their own end where the row does.
+                    Ok((_, _, cut)) => prop_assert_ne!(cut, payload.clone()),
+                }
+            }
+        }
+
+        #[test]
+        fn queue_rows_come_back(row in name(), name in name()) {
+            let value = encode_queue(&row, &name);
+            let (key, value) = open(&row.row, value).unwrap();
+            prop_assert_eq!(&key, row.whole.as_ref().unwrap_or(&row.row));
+            prop_assert_eq!(decode_queue(value.clone()).unwrap(), name.clone());
+            for end in 0..4 + name.row.len() {
+                prop_assert!(decode_queue(value.slice(..end)).is_err());
+            }
+        }
+
+        #[test]
+        fn strange_values_are_damage_and_no_panic(value in vec(any::<u8>(), 0..60), (element, _) in payload()) {
+            let value = Bytes::from(value);
+            let _ = Header::decode(value.clone());
+            let _ = decode_queue(value.clone());
+            let _ = decode_payload(&element, value.clone());
+            let _ = open_cell(&Bytes::from_static(b"row"), &element, value);
+        }
+    }
+
+    #[test]
+    fn a_flag_byte_is_zero_or_one() {
+        let mut value = Header::new(RowId([0; 16])).encode(&layout::record(b"k")).to_vec();
+        value[17] = 2;
+        assert!(Header::decode(Bytes::from(value).slice(1..)).is_err());
+    }
 }
