@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::context::CausalContext;
+use super::datatype::hll::Registers;
 use super::dot::{Dot, Time};
 use super::object::Content;
 
@@ -76,6 +77,8 @@ pub enum Element {
     Register,
     /// A flag that was enabled.
     Flag,
+    /// One actor's registers of a HyperLogLog. At the root only.
+    Hll,
     /// One plain value of the object, named by the time of its dot. At the root only.
     Sibling(Time),
     /// A set's member.
@@ -101,6 +104,8 @@ pub enum Payload {
     Counter(CounterShare),
     /// A register's value and the time by which assignments are ordered.
     Register(RegisterValue),
+    /// An actor's registers: they only rise, so the later of two holds the earlier.
+    Hll(Registers),
     /// A plain value with its metadata.
     Content(Content),
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::hll::Sketch;
 use super::{FieldOperation, MapOperation, Operation, SetOperation};
 use crate::domain::cell::{
     Cell, CellKey, CounterShare, Element, FieldKind, FieldName, Floor, FloorTarget, LiveCells, Path, Payload,
@@ -37,6 +38,8 @@ pub struct Request<'a> {
     pub assigned: Time,
     /// What the client has seen; `None` when it sent no context.
     pub context: Option<&'a CausalContext>,
+    /// The bucket's precision for HyperLogLogs. A lower one that the object has is kept.
+    pub hll_precision: u8,
 }
 
 /// The delta of an update, given the live cells that [`Operation::plan`] asks for.
@@ -48,6 +51,7 @@ pub fn resolve(operation: &Operation, request: Request<'_>, seen: &LiveCells) ->
         Operation::Counter(amount) => update.increment(&root, *amount)?,
         Operation::Set(operation) => update.set(&root, operation)?,
         Operation::GSet(adds) => update.add(&root, adds),
+        Operation::Hll(elements) => update.add_to_estimate(elements),
         Operation::Map(operation) => update.map(&root, operation)?,
     }
     update.replace_tombstones();
@@ -100,6 +104,19 @@ impl Update<'_> {
         for member in members {
             self.put(path, Element::Member(member.clone()), Payload::Mark);
         }
+    }
+
+    /// Raises the own registers; the other actors' stay where they are.
+    fn add_to_estimate(&mut self, elements: &[Bytes]) {
+        let key = CellKey { path: Path::root(), element: Element::Hll };
+        let mut sketch = Sketch::new(self.request.hll_precision);
+        for cell in self.live(&key).filter(|cell| cell.dot.actor == self.request.dot.actor) {
+            if let Payload::Hll(registers) = &cell.payload {
+                sketch.take_in(registers);
+            }
+        }
+        elements.iter().for_each(|element| sketch.add(element));
+        self.puts.insert(key, Payload::Hll(sketch.pack()));
     }
 
     /// Makes a field present without changing its value (`datatypes.md` §2, the preview layout's adds).

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::DataType;
+use super::hll::Sketch;
 use super::update::counter_value;
 use crate::domain::cell::{Cell, Element, FieldKind, FieldName, LiveCells, Payload, RegisterValue};
 
@@ -15,6 +16,8 @@ pub enum Value {
     Set(Vec<Bytes>),
     /// A grow-only set's members.
     GSet(Vec<Bytes>),
+    /// A HyperLogLog's estimate of how many distinct elements were added.
+    Hll(u64),
     /// A map's fields.
     Map(Vec<(FieldName, FieldValue)>),
 }
@@ -35,21 +38,21 @@ pub enum FieldValue {
 }
 
 impl Value {
-    /// The value of a data type that holds nothing; `None` for a type whose value this release cannot compute.
-    pub fn empty(data_type: DataType) -> Option<Self> {
+    /// The value of a data type that holds nothing.
+    pub fn empty(data_type: DataType) -> Self {
         fold(data_type, &LiveCells::default())
     }
 }
 
 /// The value of the data type content among an object's live cells.
-pub fn fold(data_type: DataType, cells: &LiveCells) -> Option<Value> {
-    let content = cells.all();
+pub fn fold(data_type: DataType, cells: &LiveCells) -> Value {
+    let own = own_elements(cells.all(), 0);
     match data_type {
-        DataType::Counter => Some(Value::Counter(counter_value(own_elements(content, 0)))),
-        DataType::Set => Some(Value::Set(members(own_elements(content, 0)))),
-        DataType::GSet => Some(Value::GSet(members(own_elements(content, 0)))),
-        DataType::Map => Some(Value::Map(fields(content, 0))),
-        DataType::Hll => None,
+        DataType::Counter => Value::Counter(counter_value(own)),
+        DataType::Set => Value::Set(members(own)),
+        DataType::GSet => Value::GSet(members(own)),
+        DataType::Hll => Value::Hll(estimate(own)),
+        DataType::Map => Value::Map(fields(cells.all(), 0)),
     }
 }
 
@@ -91,6 +94,14 @@ fn members(cells: &[Cell]) -> Vec<Bytes> {
         }
     }
     members
+}
+
+fn estimate(cells: &[Cell]) -> u64 {
+    let registers = cells.iter().filter_map(|cell| match &cell.payload {
+        Payload::Hll(registers) => Some(registers),
+        _ => None,
+    });
+    Sketch::union(registers).map_or(0, |sketch| sketch.estimate())
 }
 
 fn register(cells: &[Cell]) -> Bytes {
