@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use super::DataType;
 use super::hll::Sketch;
-use super::update::counter_value;
-use crate::domain::cell::{Cell, Element, FieldKind, FieldName, LiveCells, Payload, RegisterValue};
+use crate::domain::cell::{Cell, CounterShare, Element, FieldKind, FieldName, LiveCells, Payload, RegisterValue};
 
 /// A data type's value. Members and fields are in the order of their keys: by bytes, then by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +47,7 @@ impl Value {
 pub fn fold(data_type: DataType, cells: &LiveCells) -> Value {
     let own = own_elements(cells.all(), 0);
     match data_type {
-        DataType::Counter => Value::Counter(counter_value(own)),
+        DataType::Counter => Value::Counter(counter(own)),
         DataType::Set => Value::Set(members(own)),
         DataType::GSet => Value::GSet(members(own)),
         DataType::Hll => Value::Hll(estimate(own)),
@@ -68,7 +67,7 @@ fn fields(cells: &[Cell], depth: usize) -> Vec<(FieldName, FieldValue)> {
         // A field exists while its presence is live, whatever its value.
         own.iter().find(|cell| cell.key.element == Element::Presence)?;
         let value = match name.kind {
-            FieldKind::Counter => FieldValue::Counter(counter_value(own)),
+            FieldKind::Counter => FieldValue::Counter(counter(own)),
             FieldKind::Set => FieldValue::Set(members(own)),
             FieldKind::Register => FieldValue::Register(register(own)),
             FieldKind::Flag => FieldValue::Flag(own.iter().any(|cell| cell.key.element == Element::Flag)),
@@ -82,6 +81,16 @@ fn fields(cells: &[Cell], depth: usize) -> Vec<(FieldName, FieldValue)> {
 /// The cells of a field itself, without those of the fields inside it, which follow.
 fn own_elements(cells: &[Cell], depth: usize) -> &[Cell] {
     &cells[..cells.partition_point(|cell| cell.key.path.fields().len() <= depth)]
+}
+
+/// A counter's sum, clamped to what the protocol can carry.
+fn counter(cells: &[Cell]) -> i64 {
+    let shares = cells.iter().filter_map(|cell| match cell.payload {
+        Payload::Counter(share) => Some(share),
+        _ => None,
+    });
+    let sum = shares.fold(CounterShare::default(), CounterShare::and).value();
+    sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 fn members(cells: &[Cell]) -> Vec<Bytes> {
