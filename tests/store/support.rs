@@ -9,6 +9,7 @@ use ombak::domain::cell::{
     RegisterValue, Selection,
 };
 use ombak::domain::context::CausalContext;
+use ombak::domain::datatype::hll::{Registers, Sketch};
 use ombak::domain::delta::Delta;
 use ombak::domain::dot::{ActorId, Dot, Time};
 use ombak::domain::key::{BucketName, ObjectName};
@@ -94,8 +95,15 @@ pub fn payload(element: &Element, time: Time) -> Payload {
         Element::Presence | Element::Flag | Element::Member(_) => Payload::Mark,
         Element::Counter => Payload::Counter(CounterShare { incremented: u128::from(time.0), decremented: u128::MAX }),
         Element::Register => Payload::Register(RegisterValue { assigned: time, value: bytes(time.0.to_string()) }),
+        Element::Hll => Payload::Hll(registers(&time.0.to_string())),
         Element::Sibling(_) => value(&time.0.to_string()),
     }
+}
+
+fn registers(element: &str) -> Registers {
+    let mut sketch = Sketch::new(14);
+    sketch.add(element.as_bytes());
+    sketch.pack()
 }
 
 pub fn subtree(path: &Path, context: &CausalContext) -> Floor {

@@ -43,6 +43,7 @@ const PRESENCE: u8 = 0x10;
 const COUNTER: u8 = 0x11;
 const REGISTER: u8 = 0x12;
 const FLAG: u8 = 0x13;
+const HLL: u8 = 0x14;
 const MEMBER: u8 = 0x20;
 const FIELD: u8 = 0x40;
 
@@ -157,6 +158,7 @@ pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
         Element::Counter => bytes.push(COUNTER),
         Element::Register => bytes.push(REGISTER),
         Element::Flag => bytes.push(FLAG),
+        Element::Hll => bytes.push(HLL),
         Element::Member(member) => {
             bytes.push(MEMBER);
             put_part(&mut bytes, member);
@@ -217,6 +219,7 @@ fn try_parse_cell(key: &[u8]) -> Option<CellRow> {
         COUNTER => Some(Element::Counter),
         REGISTER => Some(Element::Register),
         FLAG => Some(Element::Flag),
+        HLL => Some(Element::Hll),
         MEMBER => {
             let (member, after) = take_part(rest)?;
             rest = after;
@@ -334,6 +337,7 @@ mod tests {
             Just(Element::Counter),
             Just(Element::Register),
             Just(Element::Flag),
+            Just(Element::Hll),
             bytes().prop_map(Element::Member),
         ];
         (fields, element).prop_map(|(fields, element)| CellKey { path: Path::from(fields), element })

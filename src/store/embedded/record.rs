@@ -8,6 +8,7 @@ use super::layout::{self, RowId, RowKey};
 use super::packed::PackedRows;
 use super::rows::View;
 use crate::domain::cell::{Cell, CounterShare, Element, Payload, RegisterValue};
+use crate::domain::datatype::hll::{Form, Registers};
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::object::{Content, Link};
 use crate::store::StoreError;
@@ -207,6 +208,10 @@ pub(super) fn take_time(value: &mut Bytes) -> Result<Time, StoreError> {
     value.try_get_u64().map(Time).map_err(|_| StoreError::Damaged { what: "row time" })
 }
 
+// How a HyperLogLog's registers are packed.
+const HLL_SPARSE: u8 = 1;
+const HLL_DENSE: u8 = 2;
+
 /// A cell's value: its time, then its payload.
 pub(super) fn encode_cell(key: Option<&RowKey>, cell: &Cell) -> Bytes {
     match &cell.payload {
@@ -227,6 +232,17 @@ pub(super) fn encode_cell(key: Option<&RowKey>, cell: &Cell) -> Bytes {
             out.put_u64(cell.dot.time.0);
             out.put_u64(register.assigned.0);
             out.put_slice(&register.value);
+            out.freeze()
+        }
+        Payload::Hll(registers) => {
+            let mut out = begin(key, 10 + registers.packed().len());
+            out.put_u64(cell.dot.time.0);
+            out.put_u8(match registers.form() {
+                Form::Sparse => HLL_SPARSE,
+                Form::Dense => HLL_DENSE,
+            });
+            out.put_u8(registers.precision());
+            out.put_slice(registers.packed());
             out.freeze()
         }
         Payload::Content(content) => {
@@ -259,6 +275,15 @@ fn try_decode_payload(element: &Element, mut value: Bytes) -> Option<Payload> {
         Element::Register => {
             let assigned = Time(value.try_get_u64().ok()?);
             Payload::Register(RegisterValue { assigned, value })
+        }
+        Element::Hll => {
+            let form = match value.try_get_u8().ok()? {
+                HLL_SPARSE => Form::Sparse,
+                HLL_DENSE => Form::Dense,
+                _ => return None,
+            };
+            let precision = value.try_get_u8().ok()?;
+            Payload::Hll(Registers::from_packed(precision, form, value)?)
         }
         Element::Sibling(_) => {
             let deleted = take_bool(&mut value)?;
@@ -381,6 +406,7 @@ mod tests {
     use super::super::layout;
     use super::*;
     use crate::domain::cell::{CellKey, Path};
+    use crate::domain::datatype::hll::Sketch;
     use crate::domain::key::{BucketName, ObjectName};
 
     fn bytes() -> impl Strategy<Value = Bytes> {
@@ -516,5 +542,26 @@ mod tests {
         let mut value = Header::new(RowId([0; 16])).encode(&layout::record(b"k")).to_vec();
         value[17] = 2;
         assert!(Header::decode(Bytes::from(value).slice(1..)).is_err());
+    }
+
+    #[test]
+    fn registers_come_back_in_both_forms_and_damage_is_told() {
+        let mut sketch = Sketch::new(4);
+        for elements in [0_u8..2, 0..64] {
+            elements.for_each(|n| sketch.add(&[n]));
+            let cell = Cell {
+                key: CellKey { path: Path::root(), element: Element::Hll },
+                dot: Dot { actor: ActorId(1), time: Time(2) },
+                payload: Payload::Hll(sketch.pack()),
+            };
+            let (_, mut value) = open(&Bytes::new(), encode_cell(None, &cell)).unwrap();
+            assert_eq!(take_time(&mut value), Ok(cell.dot.time));
+            assert_eq!(decode_payload(&Element::Hll, value.clone()), Ok(cell.payload));
+            // Two bytes of form and precision; a sparse list cut between entries is a shorter list.
+            for end in (0..value.len()).filter(|&end| end < 2 || (end - 2) % 3 != 0) {
+                let damaged = Err(StoreError::Damaged { what: "cell payload" });
+                assert_eq!(decode_payload(&Element::Hll, value.slice(..end)), damaged, "cut at {end}");
+            }
+        }
     }
 }
