@@ -12,7 +12,7 @@ pub fn partitions(name: &ObjectName, bucket_only: bool, ring_size: u32, n_val: u
     let hash = Sha1::digest(placed_term(name, bucket_only));
     // The ring's ranges are 2^160 / ring_size long, so the first bits of the hash are the number of its range.
     let first_bits = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-    let range = u64::from(first_bits) * u64::from(ring_size) >> 32;
+    let range = (u64::from(first_bits) * u64::from(ring_size)) >> 32;
     (1..=u64::from(n_val)).map(|step| ((range + step) % u64::from(ring_size)) as u32).collect()
 }
 
