@@ -146,6 +146,7 @@ fn service_options(config: &Config) -> ServiceOptions {
         },
         map_depth_max: config.map_depth_max,
         ring_size: config.ring_size,
+        reply_size_bytes_max: config.frame_size_bytes_max,
         list_keys_chunk: config.list_keys_chunk,
         list_buckets_chunk: config.list_buckets_chunk,
         listings: Listings {

@@ -33,6 +33,8 @@ pub struct ServiceOptions {
     pub map_depth_max: usize,
     /// Partitions of the ring that preflists are computed with.
     pub ring_size: u32,
+    /// The most bytes of a data type's value in a reply.
+    pub reply_size_bytes_max: usize,
     /// Keys in one frame of a key listing.
     pub list_keys_chunk: usize,
     /// Buckets in one frame of a bucket listing.
