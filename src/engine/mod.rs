@@ -25,7 +25,9 @@ use crate::domain::index::IndexError;
 use crate::domain::object::{ObjectError, ObjectLimits};
 use crate::domain::props::{Hook, PropsError};
 use crate::domain::quorum::{Quorum, QuorumError};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+
+pub use crate::store::StoreError;
 
 pub use self::buckets::{BucketType, CreateError, TypeError};
 pub use self::datatypes::{DataTypeBucket, Fetched, Update, Updated};

@@ -9,11 +9,10 @@ use crate::domain::datatype::UpdateError;
 use crate::domain::index::IndexFailure;
 use crate::domain::object::ObjectError;
 use crate::domain::props::Hook;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, StoreError};
 use crate::message::generated::RpbErrorResp;
 use crate::message::map_op::MapOpError;
 use crate::message::{MessageError, Reply};
-use crate::store::StoreError;
 
 /// A request that gets an error instead of its reply.
 #[derive(Debug, PartialEq, Eq)]

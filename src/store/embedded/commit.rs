@@ -1,34 +1,32 @@
 //! The committer: the one thread that writes. It turns what waits in the queue into rows and makes all of it durable with one
 //! fsync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use fjall::PersistMode;
 use tokio::sync::oneshot;
 
-use super::engine_error;
-use super::layout::{self, CellRow, RowId, RowKey};
-use super::record::{self, Header};
+use super::layout::{self, RowId, RowKey};
+use super::record::{self, Header, SiblingEntry};
 use super::rows::{self, Range, Rows, View, Visitor};
-use super::sweep::Sweeper;
-use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path};
+use super::sweep::{self, Sweeper};
+use super::{SweepLimits, engine_error};
+use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path, Payload};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
-use crate::domain::dot::{ActorId, Dot, Time};
+use crate::domain::dot::{Dot, Time};
 use crate::domain::key::ObjectName;
 use crate::store::{StoreError, Ticket};
 
-/// A field remove deletes up to this many rows at once. What is larger gets a floor row, and is swept.
-const ROWS_ENDED_AT_ONCE_MAX: usize = 128;
-/// The most writes of one batch. More of them wait for the next fsync; a bound keeps a batch's memory in sight.
+/// The most writes of one batch. More of them wait for the next fsync.
 const WRITES_PER_BATCH_MAX: usize = 4096;
+/// A batch that has grown to this many bytes takes no more writes. Its last one may carry it past this.
+const BATCH_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One write that waits.
 pub(super) enum Work {
@@ -49,8 +47,11 @@ impl WorkQueue {
     pub(super) fn push(&self, work: Work) -> Ticket {
         let (resolver, ticket) = Ticket::pending();
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = sender.as_ref().is_some_and(|sender| sender.send((work, resolver)).is_ok());
-        if sent { ticket } else { Ticket::resolved(Err(StoreError::Closed)) }
+        match sender.as_ref().map(|sender| sender.send((work, resolver))) {
+            Some(Ok(())) => ticket,
+            Some(Err(_)) => Ticket::resolved(Err(StoreError::ReadOnly { reason: "the committer ended".into() })),
+            None => Ticket::resolved(Err(StoreError::Closed)),
+        }
     }
 
     pub(super) fn close(&self) {
@@ -61,6 +62,7 @@ impl WorkQueue {
 pub(super) struct Committer {
     rows: Rows,
     queue: Receiver<Waiting>,
+    limits: SweepLimits,
     sweeper: Sweeper,
     /// Why no more writes are taken.
     failure: Option<Arc<str>>,
@@ -68,10 +70,10 @@ pub(super) struct Committer {
 
 impl Committer {
     /// Starts the thread, which runs until the queue is closed and empty.
-    pub(super) fn start(rows: Rows) -> Result<(WorkQueue, JoinHandle<()>), StoreError> {
-        let sweeper = Sweeper::load(&rows)?;
+    pub(super) fn start(rows: Rows, limits: SweepLimits) -> Result<(WorkQueue, JoinHandle<()>), StoreError> {
+        let sweeper = Sweeper::load(&rows, limits)?;
         let (sender, queue) = mpsc::channel();
-        let committer = Self { rows, queue, sweeper, failure: None };
+        let committer = Self { rows, queue, limits, sweeper, failure: None };
         let thread = thread::Builder::new().name("committer".into()).spawn(move || committer.run());
         let thread = thread.map_err(|error| StoreError::Engine { reason: error.to_string() })?;
         Ok((WorkQueue { sender: Mutex::new(Some(sender)) }, thread))
@@ -79,29 +81,9 @@ impl Committer {
 
     fn run(mut self) {
         while let Some(first) = self.next() {
-            let mut batch = Batch::new(&self.rows);
-            let mut written = Vec::new();
-            let mut waiting = Some(first);
-            while let Some((work, resolver)) = waiting {
-                match self.failure.clone() {
-                    Some(reason) => resolve(resolver, Err(StoreError::ReadOnly { reason: reason.to_string() })),
-                    None => match batch.add(work) {
-                        Ok(()) => written.push(resolver),
-                        Err(error) => resolve(resolver, Err(error)),
-                    },
-                }
-                waiting = if written.len() < WRITES_PER_BATCH_MAX { self.queue.try_recv().ok() } else { None };
-            }
-            if written.is_empty() {
-                continue;
-            }
-            let queued = std::mem::take(&mut batch.queued);
-            let result = batch.commit(Some(PersistMode::SyncData));
-            match &result {
-                Ok(()) => self.sweeper.add(queued),
-                Err(error) => self.fail(error),
-            }
-            written.into_iter().for_each(|resolver| resolve(resolver, result.clone()));
+            self.write(first);
+            // A step after every batch, so that the sweep keeps up where writes never cease.
+            self.sweep();
         }
         // The last rows that the sweep changed, and the engine's own files.
         if self.failure.is_none()
@@ -113,22 +95,55 @@ impl Committer {
 
     /// The next write; `None` when the queue is closed. While nothing waits, dead rows are swept.
     fn next(&mut self) -> Option<Waiting> {
-        loop {
-            if self.failure.is_some() || self.sweeper.is_idle() {
-                return self.queue.recv().ok();
-            }
+        while self.failure.is_none() && !self.sweeper.is_idle() {
             match self.queue.try_recv() {
                 Ok(waiting) => return Some(waiting),
                 Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) => {
-                    let mut batch = Batch::new(&self.rows);
-                    // Not synced: a later write's fsync covers it, and a crash before that only leaves dead rows.
-                    let swept = self.sweeper.step(&mut batch).and_then(|()| batch.commit(None));
-                    if let Err(error) = swept {
-                        self.fail(&error);
-                    }
-                }
+                Err(TryRecvError::Empty) => self.sweep(),
             }
+        }
+        self.queue.recv().ok()
+    }
+
+    /// Makes one write and all that wait behind it durable together.
+    fn write(&mut self, first: Waiting) {
+        let mut batch = Batch::new(&self.rows);
+        let mut written = Vec::new();
+        let mut waiting = Some(first);
+        while let Some((work, resolver)) = waiting {
+            match &self.failure {
+                Some(reason) => resolve(resolver, Err(StoreError::ReadOnly { reason: reason.to_string() })),
+                None => match batch.add(work, self.limits) {
+                    Ok(()) => written.push(resolver),
+                    Err(error) => resolve(resolver, Err(error)),
+                },
+            }
+            let full = written.len() >= WRITES_PER_BATCH_MAX || batch.size_bytes >= BATCH_SIZE_BYTES_MAX;
+            waiting = if full { None } else { self.queue.try_recv().ok() };
+        }
+        let queued = std::mem::take(&mut batch.queued);
+        let result = batch.commit(Some(PersistMode::SyncData));
+        match &result {
+            Ok(()) => self.sweeper.add(queued),
+            Err(error) => self.fail(error),
+        }
+        written.into_iter().for_each(|resolver| resolve(resolver, result.clone()));
+    }
+
+    /// Does a bounded piece of the sweep, if there is any to do.
+    fn sweep(&mut self) {
+        if self.failure.is_some() || self.sweeper.is_idle() {
+            return;
+        }
+        let mut batch = Batch::new(&self.rows);
+        // A row that cannot be read stops its own sweep and no write.
+        if let Err(error) = self.sweeper.step(&mut batch) {
+            tracing::error!(%error, "dead rows cannot be swept; the next start tries again");
+            return;
+        }
+        // Not synced: a later write's fsync covers it, and a crash before that only leaves dead rows.
+        if let Err(error) = batch.commit(None) {
+            self.fail(&error);
         }
     }
 
@@ -147,8 +162,12 @@ fn resolve(resolver: oneshot::Sender<Result<(), StoreError>>, result: Result<(),
 pub(super) struct Batch<'a> {
     rows: &'a Rows,
     changed: BTreeMap<Bytes, Option<Bytes>>,
+    /// What `changed` held before the write that is being added, the latest change last.
+    undo: Vec<(Bytes, Option<Option<Bytes>>)>,
     /// Queue rows of sweeps that the batch asks for.
     pub(super) queued: Vec<(Bytes, Bytes)>,
+    /// Bytes put, those of rows that changed again included.
+    size_bytes: usize,
 }
 
 impl View for Batch<'_> {
@@ -205,15 +224,22 @@ fn next_row(rows: &mut fjall::Iter) -> Result<Option<(Bytes, Bytes)>, StoreError
 
 impl<'a> Batch<'a> {
     pub(super) fn new(rows: &'a Rows) -> Self {
-        Self { rows, changed: BTreeMap::new(), queued: Vec::new() }
+        Self { rows, changed: BTreeMap::new(), undo: Vec::new(), queued: Vec::new(), size_bytes: 0 }
     }
 
     pub(super) fn put(&mut self, key: Bytes, value: Bytes) {
-        self.changed.insert(key, Some(value));
+        self.size_bytes += key.len() + value.len();
+        self.change(key, Some(value));
     }
 
     pub(super) fn delete(&mut self, key: Bytes) {
-        self.changed.insert(key, None);
+        self.size_bytes += key.len();
+        self.change(key, None);
+    }
+
+    fn change(&mut self, key: Bytes, value: Option<Bytes>) {
+        let before = self.changed.insert(key.clone(), value);
+        self.undo.push((key, before));
     }
 
     /// Writes the batch, durable when `durability` says so.
@@ -229,27 +255,41 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes in one write, whole or not at all.
-    fn add(&mut self, work: Work) -> Result<(), StoreError> {
+    fn add(&mut self, work: Work, limits: SweepLimits) -> Result<(), StoreError> {
+        let queued = self.queued.len();
+        let added = self.try_add(work, limits);
+        if added.is_err() {
+            // What a write read may be damaged; those beside it in the batch are not.
+            for (key, before) in self.undo.drain(..).rev() {
+                match before {
+                    Some(value) => self.changed.insert(key, value),
+                    None => self.changed.remove(&key),
+                };
+            }
+            self.queued.truncate(queued);
+        }
+        self.undo.clear();
+        added
+    }
+
+    fn try_add(&mut self, work: Work, limits: SweepLimits) -> Result<(), StoreError> {
         match work {
             Work::ClockBound(bound) => {
-                let (key, value) = Rows::clock_row(bound);
-                self.put(key, value);
+                let key = layout::own_clock();
+                let value = record::encode_time(&key, bound);
+                self.put(key.row, value);
             }
             Work::Record(name, value) => {
                 let key = layout::record(&name);
                 match value {
-                    Some(value) => self.put(key, record::encode_record(&value)),
-                    None => self.delete(key),
+                    Some(value) => {
+                        let value = record::encode_record(&key, &value);
+                        self.put(key.row, value);
+                    }
+                    None => self.delete(key.row),
                 }
             }
-            Work::Delta(name, delta) => {
-                // A write that cannot read what it needs changes nothing, so it works on rows of its own.
-                let mut change = ObjectChange::begin(self, &name)?;
-                change.apply(delta)?;
-                let (changed, queued) = change.finish();
-                self.changed.extend(changed);
-                self.queued.extend(queued);
-            }
+            Work::Delta(name, delta) => ObjectChange::begin(self, limits, &name, delta.dot)?.apply(delta)?,
         }
         Ok(())
     }
@@ -257,56 +297,42 @@ impl<'a> Batch<'a> {
 
 /// One object's rows while a delta is turned into them.
 struct ObjectChange<'a, 'b> {
-    batch: &'a Batch<'b>,
+    batch: &'a mut Batch<'b>,
+    limits: SweepLimits,
     name: RowKey,
     header: Header,
     stored: Option<Header>,
-    changed: BTreeMap<Bytes, Option<Bytes>>,
-    queued: Vec<(Bytes, Bytes)>,
 }
 
 impl<'a, 'b> ObjectChange<'a, 'b> {
-    fn begin(batch: &'a Batch<'b>, name: &ObjectName) -> Result<Self, StoreError> {
+    fn begin(batch: &'a mut Batch<'b>, limits: SweepLimits, name: &ObjectName, dot: Dot) -> Result<Self, StoreError> {
         let name = layout::name(name);
         let stored = rows::header(batch, &name)?;
-        // A new object gets the id of its first dot when that is known.
-        let header = stored.clone().unwrap_or_else(|| Header::new(RowId([0; 16])));
-        Ok(Self { batch, name, header, stored, changed: BTreeMap::new(), queued: Vec::new() })
+        let header = stored.clone().unwrap_or_else(|| Header::new(RowId::of(dot)));
+        Ok(Self { batch, limits, name, header, stored })
     }
 
-    fn apply(&mut self, delta: Delta) -> Result<(), StoreError> {
-        if self.stored.is_none() {
-            self.header = Header::new(RowId::of(delta.dot));
-        }
+    fn apply(mut self, delta: Delta) -> Result<(), StoreError> {
         for floor in &delta.floors {
             self.raise(floor)?;
         }
         for cell in &delta.puts {
             self.put(cell);
         }
-        Ok(())
-    }
-
-    fn finish(mut self) -> (BTreeMap<Bytes, Option<Bytes>>, Vec<(Bytes, Bytes)>) {
         if self.header.is_empty() {
             if self.stored.is_some() {
-                self.changed.insert(self.name.row.clone(), None);
+                self.batch.delete(self.name.row);
             }
         } else if self.stored.as_ref() != Some(&self.header) {
-            self.changed.insert(self.name.row.clone(), Some(self.header.encode(&self.name)));
+            let header = self.header.encode(&self.name);
+            self.batch.put(self.name.row, header);
         }
-        (self.changed, self.queued)
+        Ok(())
     }
 
     fn put(&mut self, cell: &Cell) {
         if let Element::Sibling(_) = cell.key.element {
-            match &cell.payload {
-                crate::domain::cell::Payload::Content(content) if content.deleted => self.header.tombstones += 1,
-                _ => self.header.values += 1,
-            }
-            let row = layout::sibling(self.header.id, cell.dot);
-            self.changed.insert(row, Some(record::encode_cell(None, cell)));
-            return;
+            return self.put_sibling(cell);
         }
         let content = *self.header.content.get_or_insert(RowId::of(cell.dot));
         if !self.header.actors.contains(&cell.dot.actor) {
@@ -314,128 +340,137 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         }
         let row = layout::cell(content, &cell.key, cell.dot.actor);
         let value = record::encode_cell(Some(&row), cell);
-        self.changed.insert(row.row, Some(value));
+        self.batch.put(row.row, value);
+    }
+
+    fn put_sibling(&mut self, cell: &Cell) {
+        let siblings = &mut self.header.siblings;
+        siblings.retain(|sibling| sibling.dot != cell.dot);
+        let taken: BTreeSet<u32> = siblings.iter().map(|sibling| sibling.slot).collect();
+        let slot = (0..=u32::MAX).find(|slot| !taken.contains(slot)).unwrap_or_default();
+        let deleted = matches!(&cell.payload, Payload::Content(content) if content.deleted);
+        siblings.push(SiblingEntry { dot: cell.dot, slot, deleted });
+        self.batch.put(layout::sibling(self.header.id, slot), record::encode_cell(None, cell));
     }
 
     fn raise(&mut self, floor: &Floor) -> Result<(), StoreError> {
         match &floor.target {
             FloorTarget::Siblings => self.end_siblings(|dot| floor.context.covers(dot)),
             FloorTarget::Element(CellKey { element: Element::Sibling(time), .. }) => {
-                self.end_siblings(|dot| dot.time == *time && floor.context.covers(dot))
+                self.end_siblings(|dot| dot.time == *time && floor.context.covers(dot));
             }
-            FloorTarget::Element(key) => self.end_element(key, &floor.context),
-            FloorTarget::Subtree(path) if path.fields().is_empty() => self.end_content(&floor.context),
-            FloorTarget::Subtree(path) => self.end_subtree(path, &floor.context),
-        }
-    }
-
-    fn end_siblings(&mut self, ended: impl Fn(Dot) -> bool) -> Result<(), StoreError> {
-        if self.header.values + self.header.tombstones == 0 {
-            return Ok(());
-        }
-        let range = Range::prefix(&layout::siblings(self.header.id));
-        let mut rows = Vec::new();
-        self.batch.scan(range, &mut |row, value| {
-            if ended(layout::parse_sibling(&row)?) {
-                let (_, mut value) = record::open(&row, value)?;
-                record::take_time(&mut value)?;
-                rows.push((row, record::is_tombstone(&value)?));
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for (row, tombstone) in rows {
-            let count = if tombstone { &mut self.header.tombstones } else { &mut self.header.values };
-            *count = count.saturating_sub(1);
-            self.changed.insert(row, None);
+            FloorTarget::Element(key) => return self.end_element(key, &floor.context),
+            FloorTarget::Subtree(path) => return self.end_subtree(path, &floor.context),
         }
         Ok(())
+    }
+
+    fn end_siblings(&mut self, ended: impl Fn(Dot) -> bool) {
+        let (id, batch) = (self.header.id, &mut *self.batch);
+        self.header.siblings.retain(|sibling| {
+            let ended = ended(sibling.dot);
+            if ended {
+                batch.delete(layout::sibling(id, sibling.slot));
+            }
+            !ended
+        });
     }
 
     fn end_element(&mut self, key: &CellKey, context: &CausalContext) -> Result<(), StoreError> {
         let Some(content) = self.header.content else { return Ok(()) };
         for &actor in &self.header.actors {
-            let row = layout::cell(content, key, actor).row;
-            if let Some(value) = self.batch.get(&row)? {
-                let time = record::take_time(&mut record::open(&row, value)?.1)?;
-                if context.covers(Dot { actor, time }) {
-                    self.changed.insert(row, None);
+            let row = layout::cell(content, key, actor);
+            if let Some(time) = rows::time_at(self.batch, &row)?
+                && context.covers(Dot { actor, time })
+            {
+                self.batch.delete(row.row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what is under a path: at once where it is little, else by a floor. A content that ends whole needs no floor:
+    /// its rows lose their name.
+    fn end_subtree(&mut self, path: &Path, context: &CausalContext) -> Result<(), StoreError> {
+        let Some(content) = self.header.content else { return Ok(()) };
+        let whole = path.fields().is_empty() && self.ends_content(context)?;
+        match self.rows_ended(content, path, (!whole).then_some(context))? {
+            Some(rows) => rows.into_iter().for_each(|row| self.batch.delete(row)),
+            None => {
+                let raised = whole || self.put_floors(content, path, context)?;
+                if raised {
+                    self.queue_sweep(content, path);
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Ends the whole content at once: its rows lose their name, and are swept.
-    fn end_content(&mut self, context: &CausalContext) -> Result<(), StoreError> {
-        let Some(content) = self.header.content else { return Ok(()) };
-        let root = CellKey { path: Path::root(), element: Element::Presence };
-        for &actor in &self.header.actors {
-            let row = layout::cell(content, &root, actor).row;
-            let Some(value) = self.batch.get(&row)? else { continue };
-            let time = record::take_time(&mut record::open(&row, value)?.1)?;
-            if !context.covers(Dot { actor, time }) {
-                return self.end_subtree(&Path::root(), context);
-            }
+        if whole {
+            self.header.content = None;
+            self.header.floors = 0;
+            self.header.actors.clear();
         }
-        self.header.content = None;
-        self.header.floors = 0;
-        self.header.actors.clear();
-        self.queue_sweep(content, &Path::root());
         Ok(())
     }
 
-    /// Ends what is under a path: at once where it is little, else by a floor.
-    fn end_subtree(&mut self, path: &Path, context: &CausalContext) -> Result<(), StoreError> {
-        let Some(content) = self.header.content else { return Ok(()) };
-        let prefix = layout::subtree(content, path);
+    /// Whether a floor at the root leaves no data type.
+    fn ends_content(&self, context: &CausalContext) -> Result<bool, StoreError> {
+        let root = CellKey { path: Path::root(), element: Element::Presence };
+        let mut live = Vec::new();
+        rows::cells_at(self.batch, &self.header, &root, &mut live)?;
+        Ok(live.iter().all(|cell| context.covers(cell.dot)))
+    }
+
+    /// The rows under a path that a context ends, or without one all of them; `None` where there are too many rows to look
+    /// at while others wait.
+    fn rows_ended(
+        &self,
+        content: RowId,
+        path: &Path,
+        context: Option<&CausalContext>,
+    ) -> Result<Option<Vec<Bytes>>, StoreError> {
         let mut seen = 0;
         let mut ended = Vec::new();
+        let prefix = layout::subtree(content, path);
         self.batch.scan(Range::prefix(layout::scan_prefix(&prefix)), &mut |row, value| {
             seen += 1;
-            if seen > ROWS_ENDED_AT_ONCE_MAX {
+            if seen > self.limits.rows_ended_at_once_max {
                 return Ok(ControlFlow::Break(()));
             }
-            let (key, mut value) = record::open(&row, value)?;
-            if let CellRow::Cell(key, actor) = layout::parse_cell(&key)?
-                && key.path.is_within(path)
-                && context.covers(Dot { actor, time: record::take_time(&mut value)? })
-            {
+            if match context {
+                None => true,
+                Some(context) => sweep::ends(path, context, &row, value)?,
+            } {
                 ended.push(row);
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        if seen <= ROWS_ENDED_AT_ONCE_MAX {
-            self.changed.extend(ended.into_iter().map(|row| (row, None)));
-            return Ok(());
-        }
-        for &(actor, time) in context.entries() {
-            self.put_floor(content, path, actor, time)?;
-        }
-        self.queue_sweep(content, path);
-        Ok(())
+        Ok((seen <= self.limits.rows_ended_at_once_max).then_some(ended))
     }
 
-    fn put_floor(&mut self, content: RowId, path: &Path, actor: ActorId, time: Time) -> Result<(), StoreError> {
-        let row = layout::floor(content, path, actor);
-        let stored = match self.batch.get(&row.row)? {
-            Some(value) => Some(record::take_time(&mut record::open(&row.row, value)?.1)?),
-            None => None,
-        };
-        if stored.is_none() {
-            self.header.floors += 1;
+    /// Raises the floors at a path, of those actors that have cells at all. Whether one of them rose.
+    fn put_floors(&mut self, content: RowId, path: &Path, context: &CausalContext) -> Result<bool, StoreError> {
+        let mut raised = false;
+        for &actor in &self.header.actors {
+            let Some(time) = context.time_of(actor) else { continue };
+            let row = layout::floor(content, path, actor);
+            let stored = rows::time_at(self.batch, &row)?;
+            if stored.is_some_and(|stored| stored >= time) {
+                continue;
+            }
+            if stored.is_none() {
+                self.header.floors += 1;
+            }
+            raised = true;
+            let value = record::encode_time(&row, time);
+            self.batch.put(row.row, value);
         }
-        if stored.is_none_or(|stored| stored < time) {
-            let value = record::encode_floor(&row, time);
-            self.changed.insert(row.row, Some(value));
-        }
-        Ok(())
+        Ok(raised)
     }
 
     /// The queue row names the object, whose header counts the floors.
     fn queue_sweep(&mut self, content: RowId, path: &Path) {
         let row = layout::queue(content, path);
         let value = record::encode_queue(&row, &self.name);
-        self.changed.insert(row.row.clone(), Some(value.clone()));
-        self.queued.push((row.row, value));
+        self.batch.put(row.row.clone(), value.clone());
+        self.batch.queued.push((row.row, value));
     }
 }

@@ -5,8 +5,9 @@
 //! | table | key after the first byte | row |
 //! |---|---|---|
 //! | `m` | a record's key | small named values |
+//! | `o` | `actor`, `clock` | what the store keeps for itself |
 //! | `n` | type, bucket, key | the object's [`Header`](super::record::Header) |
-//! | `s` | object id, time, actor | one sibling |
+//! | `s` | object id, slot | one sibling: the header says which |
 //! | `c` | content id, path, element, actor | one cell of data type content, or a floor |
 //! | `q` | content id, path | work for the sweep |
 //!
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::domain::cell::{CellKey, Element, FieldKind, FieldName, Path};
-use crate::domain::dot::{ActorId, Dot, Time};
+use crate::domain::dot::{ActorId, Dot};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::store::StoreError;
 
@@ -26,6 +27,7 @@ use crate::store::StoreError;
 pub(super) const KEY_BYTES_MAX: usize = 8 * 1024;
 
 const RECORDS: u8 = b'm';
+const OWN: u8 = b'o';
 const NAMES: u8 = b'n';
 const SIBLINGS: u8 = b's';
 const CELLS: u8 = b'c';
@@ -88,16 +90,27 @@ pub(super) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-pub(super) fn record(key: &[u8]) -> Bytes {
-    [&[RECORDS], key].concat().into()
+pub(super) fn record(key: &[u8]) -> RowKey {
+    RowKey::of([&[RECORDS], key].concat())
 }
 
 pub(super) fn records() -> &'static [u8] {
     &[RECORDS]
 }
 
-pub(super) fn record_name(row: &Bytes) -> Bytes {
-    row.slice(1..)
+/// The name in a record's whole key.
+pub(super) fn record_name(key: &Bytes) -> Result<Bytes, StoreError> {
+    if key.is_empty() { Err(StoreError::Damaged { what: "record key" }) } else { Ok(key.slice(1..)) }
+}
+
+/// The identity under which the directory's server writes.
+pub(super) fn own_actor() -> RowKey {
+    RowKey::of([&[OWN], &b"actor"[..]].concat())
+}
+
+/// The bound of its clock.
+pub(super) fn own_clock() -> RowKey {
+    RowKey::of([&[OWN], &b"clock"[..]].concat())
 }
 
 pub(super) fn name(name: &ObjectName) -> RowKey {
@@ -133,21 +146,8 @@ pub(super) fn parse_name(key: &[u8]) -> Result<ObjectName, StoreError> {
     Ok(ObjectName { bucket: BucketName { bucket_type, bucket }, key })
 }
 
-pub(super) fn sibling(id: RowId, dot: Dot) -> Bytes {
-    [&siblings(id)[..], &dot.time.0.to_be_bytes(), &dot.actor.0.to_be_bytes()].concat().into()
-}
-
-/// What the keys of an object's siblings begin with.
-pub(super) fn siblings(id: RowId) -> [u8; 17] {
-    table_of(SIBLINGS, id)
-}
-
-/// The dot in a sibling's key.
-pub(super) fn parse_sibling(row: &[u8]) -> Result<Dot, StoreError> {
-    let tail: &[u8; 16] =
-        row.get(17..).and_then(|tail| tail.try_into().ok()).ok_or(StoreError::Damaged { what: "sibling key" })?;
-    let (time, actor) = tail.split_at(8);
-    Ok(Dot { time: Time(be_u64(time)), actor: ActorId(be_u64(actor)) })
+pub(super) fn sibling(id: RowId, slot: u32) -> Bytes {
+    [&table_of(SIBLINGS, id)[..], &slot.to_be_bytes()].concat().into()
 }
 
 pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
@@ -308,10 +308,6 @@ fn take_part(bytes: &[u8]) -> Option<(Bytes, &[u8])> {
     }
 }
 
-fn be_u64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -379,7 +375,7 @@ mod tests {
         fn strange_keys_are_damage_and_no_panic(key in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = parse_cell(&key);
             let _ = parse_name(&key);
-            let _ = parse_sibling(&key);
+            let _ = record_name(&Bytes::copy_from_slice(&key));
             let _ = parse_queue(&key);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::layout::{RowId, RowKey};
 use crate::domain::cell::{Cell, CounterShare, Element, Payload, RegisterValue};
-use crate::domain::dot::{ActorId, Time};
+use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::object::{Content, Link};
 use crate::store::StoreError;
 
@@ -51,40 +51,46 @@ pub(super) fn open(row: &Bytes, mut value: Bytes) -> Result<(Bytes, Bytes), Stor
 pub(super) struct Header {
     /// Names the rows of its siblings.
     pub(super) id: RowId,
-    /// Names the rows of its data type content, where it has any. A new content after a delete has a new name, so that the
-    /// old rows need not be gone before it begins.
+    /// Names the rows of its data type content, where it has any: there is one exactly while a presence cell of the root is
+    /// live. A new content after a delete has a new name, so that the old rows need not be gone before it begins.
     pub(super) content: Option<RowId>,
-    /// Siblings that are no tombstones.
-    pub(super) values: u32,
-    /// Siblings that are.
-    pub(super) tombstones: u32,
     /// Floor rows among the content's rows.
     pub(super) floors: u32,
     /// The actors that ever wrote to the content, so that a cell is found by point reads.
     pub(super) actors: Vec<ActorId>,
+    /// The plain values, so that they too are found by point reads: a scan would step over every older version of them.
+    pub(super) siblings: Vec<SiblingEntry>,
+}
+
+/// One plain value as the header lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SiblingEntry {
+    pub(super) dot: Dot,
+    /// The number of its row. Numbers are used again, so that a value which replaces another is written over it.
+    pub(super) slot: u32,
+    /// Whether it is a tombstone.
+    pub(super) deleted: bool,
 }
 
 impl Header {
     pub(super) fn new(id: RowId) -> Self {
-        Self { id, content: None, values: 0, tombstones: 0, floors: 0, actors: Vec::new() }
+        Self { id, content: None, floors: 0, actors: Vec::new(), siblings: Vec::new() }
     }
 
     /// Whether the object is listed.
     pub(super) fn is_listed(&self) -> bool {
-        self.values > 0 || self.content.is_some()
+        self.content.is_some() || self.siblings.iter().any(|sibling| !sibling.deleted)
     }
 
     /// Whether nothing at all is left of the object.
     pub(super) fn is_empty(&self) -> bool {
-        !self.is_listed() && self.tombstones == 0
+        self.content.is_none() && self.siblings.is_empty()
     }
 
     pub(super) fn encode(&self, key: &RowKey) -> Bytes {
-        let mut out = begin(Some(key), 64);
+        let count = |items: usize| u32::try_from(items).expect("a header was built in memory");
+        let mut out = begin(Some(key), 41 + self.actors.len() * 8 + self.siblings.len() * 21);
         out.put_slice(&self.id.0);
-        out.put_u32(self.values);
-        out.put_u32(self.tombstones);
-        out.put_u32(self.floors);
         match self.content {
             None => out.put_u8(0),
             Some(content) => {
@@ -92,8 +98,16 @@ impl Header {
                 out.put_slice(&content.0);
             }
         }
+        out.put_u32(self.floors);
+        out.put_u32(count(self.actors.len()));
         for actor in &self.actors {
             out.put_u64(actor.0);
+        }
+        for sibling in &self.siblings {
+            out.put_u64(sibling.dot.time.0);
+            out.put_u64(sibling.dot.actor.0);
+            out.put_u32(sibling.slot);
+            out.put_u8(u8::from(sibling.deleted));
         }
         out.freeze()
     }
@@ -105,20 +119,33 @@ impl Header {
 
     fn try_decode(mut value: Bytes) -> Option<Self> {
         let id = take_id(&mut value)?;
-        let values = value.try_get_u32().ok()?;
-        let tombstones = value.try_get_u32().ok()?;
+        let content = if take_bool(&mut value)? { Some(take_id(&mut value)?) } else { None };
         let floors = value.try_get_u32().ok()?;
-        let content = match value.try_get_u8().ok()? {
-            0 => None,
-            1 => Some(take_id(&mut value)?),
-            _ => return None,
-        };
-        let actors = value.chunks_exact(8);
-        if !actors.remainder().is_empty() {
+        let actors = value.try_get_u32().ok()? as usize;
+        if value.len() / 8 < actors {
             return None;
         }
-        let actors = actors.map(|mut actor| ActorId(actor.get_u64())).collect();
-        Some(Self { id, content, values, tombstones, floors, actors })
+        let actors = value.split_to(actors * 8).chunks_exact(8).map(|mut actor| ActorId(actor.get_u64())).collect();
+        let mut siblings = Vec::with_capacity(value.len() / 21);
+        while !value.is_empty() {
+            siblings.push(take_sibling(&mut value)?);
+        }
+        Some(Self { id, content, floors, actors, siblings })
+    }
+}
+
+fn take_sibling(value: &mut Bytes) -> Option<SiblingEntry> {
+    let time = Time(value.try_get_u64().ok()?);
+    let actor = ActorId(value.try_get_u64().ok()?);
+    let slot = value.try_get_u32().ok()?;
+    Some(SiblingEntry { dot: Dot { actor, time }, slot, deleted: take_bool(value)? })
+}
+
+fn take_bool(value: &mut Bytes) -> Option<bool> {
+    match value.try_get_u8().ok()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
     }
 }
 
@@ -128,8 +155,8 @@ fn take_id(value: &mut Bytes) -> Option<RowId> {
     Some(RowId(id))
 }
 
-/// A floor's value: its time.
-pub(super) fn encode_floor(key: &RowKey, time: Time) -> Bytes {
+/// The value of a row that holds a time alone: a floor's, the clock's bound.
+pub(super) fn encode_time(key: &RowKey, time: Time) -> Bytes {
     let mut out = begin(Some(key), 8);
     out.put_u64(time.0);
     out.freeze()
@@ -166,7 +193,6 @@ pub(super) fn encode_cell(key: Option<&RowKey>, cell: &Cell) -> Bytes {
             let record = ContentRecord::from(content);
             let mut out = begin(key, 9 + record.encoded_len());
             out.put_u64(cell.dot.time.0);
-            // Before the record, so that a tombstone is told without decoding.
             out.put_u8(u8::from(content.deleted));
             record.encode(&mut out).expect("a growable buffer takes every record");
             out.freeze()
@@ -181,10 +207,13 @@ pub(super) fn decode_payload(element: &Element, value: Bytes) -> Result<Payload,
 
 fn try_decode_payload(element: &Element, mut value: Bytes) -> Option<Payload> {
     Some(match element {
-        Element::Presence | Element::Flag | Element::Member(_) => Payload::Mark,
+        Element::Presence | Element::Flag | Element::Member(_) => value.is_empty().then_some(Payload::Mark)?,
         Element::Counter => {
             let incremented = value.try_get_u128().ok()?;
             let decremented = value.try_get_u128().ok()?;
+            if !value.is_empty() {
+                return None;
+            }
             Payload::Counter(CounterShare { incremented, decremented })
         }
         Element::Register => {
@@ -192,16 +221,11 @@ fn try_decode_payload(element: &Element, mut value: Bytes) -> Option<Payload> {
             Payload::Register(RegisterValue { assigned, value })
         }
         Element::Sibling(_) => {
-            let deleted = value.try_get_u8().ok()? != 0;
+            let deleted = take_bool(&mut value)?;
             let record = ContentRecord::decode(value).ok()?;
             Payload::Content(record.into_content(deleted))
         }
     })
-}
-
-/// Whether a sibling's value, read after the time, is a tombstone.
-pub(super) fn is_tombstone(value: &[u8]) -> Result<bool, StoreError> {
-    value.first().map(|&deleted| deleted != 0).ok_or(StoreError::Damaged { what: "sibling" })
 }
 
 /// A plain value as it is stored. Fields may be added, never renumbered.
@@ -282,8 +306,8 @@ impl ContentRecord {
 }
 
 /// A record's value.
-pub(super) fn encode_record(value: &[u8]) -> Bytes {
-    let mut out = begin(None, value.len());
+pub(super) fn encode_record(key: &RowKey, value: &[u8]) -> Bytes {
+    let mut out = begin(Some(key), value.len());
     out.put_slice(value);
     out.freeze()
 }
