@@ -143,9 +143,6 @@ pub enum EngineError {
         /// What the bucket holds.
         bucket: DataType,
     },
-    /// The data type is known but not served by this release.
-    #[error("{} values are not available in this release", .0.name())]
-    DataTypeUnavailable(DataType),
     /// The new properties were refused.
     #[error(transparent)]
     Props(#[from] PropsError),

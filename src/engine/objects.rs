@@ -193,7 +193,7 @@ fn view(name: &ObjectName, props: &BucketProps, seen: &LiveCells, with_value: bo
         None => None,
         Some(dot) => {
             let data_type = data_type_of(name, props);
-            let value = with_value.then(|| value::fold(data_type, seen)).flatten();
+            let value = with_value.then(|| value::fold(data_type, seen));
             Some(TypedContent { dot, data_type, value })
         }
     };

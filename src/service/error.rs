@@ -84,7 +84,6 @@ impl From<EngineError> for Refusal {
                 let (operation, bucket) = (operation.name(), bucket.name());
                 format!("Operation type is `{operation}` but  bucket type is `{bucket}`.")
             }
-            EngineError::DataTypeUnavailable(_) => error.to_string(),
             EngineError::Props(error) => format!("Invalid bucket properties: {error}"),
             EngineError::Timeout => "timeout".into(),
             EngineError::Store(error) => return store(&error),

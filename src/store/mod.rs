@@ -7,7 +7,8 @@
 //! - A delta is applied whole or not at all. It is *visible* to reads and *durable* once its [`Ticket`] resolves.
 //! - The caller serializes the updates of one object: it holds the object's stripe from the read until the ticket
 //!   resolves. Reads may run at any time and see each delta whole or not at all.
-//! - The times of one actor's dots rise from delta to delta, so a put replaces whatever the actor has at its key.
+//! - No two deltas have the same dot, whatever their objects, and the times of one actor's dots rise at each object: a
+//!   put replaces what the actor has at its key.
 //! - Every delta that puts content of a data type writes the presence cell of the root too, and only a floor of the
 //!   root's subtree ends that cell: it says whether there is such content.
 //! - Reads hand out live cells only: those above every floor on their way. A floor is forgotten when what it ended is

@@ -72,6 +72,7 @@ async fn a_delta_is_read_when_its_ticket_has_resolved(store: &dyn Store) {
         at(&field(&map, "c", FieldKind::Counter), Element::Counter),
         at(&field(&map, "r", FieldKind::Register), Element::Register),
         at(&field(&map, "f", FieldKind::Flag), Element::Flag),
+        at(&Path::root(), Element::Hll),
         member(&field(&map, "s", FieldKind::Set), "x"),
     ];
     let name = object("k");

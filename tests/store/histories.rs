@@ -10,7 +10,7 @@ use ombak::domain::dot::{ActorId, Dot, Time};
 use ombak::domain::key::ObjectName;
 use ombak::domain::object;
 use ombak::domain::replica::Replica;
-use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, SweepLimits};
+use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowLimits};
 use ombak::store::{Store, Ticket};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -291,28 +291,35 @@ impl World {
         self.settle().await;
         drop(self.store.take());
         let mut options = self.options.clone();
-        let rows_max = &mut options.sweep.rows_swept_per_step_max;
+        let rows_max = &mut options.rows.rows_swept_per_step_max;
         *rows_max = if sweeps { (*rows_max).max(1) } else { 0 };
         self.store = Some(EmbeddedStore::open(options).unwrap());
         self.check().await;
     }
 
     /// Compares once more after a restart, and then the number of rows: one for the actor, one for the header of each object
-    /// and one for each cell. The sweep leaves nothing else.
+    /// with the presence of its root, and one for each other cell where nothing is packed. The sweep leaves nothing else.
     async fn finish(mut self) {
         self.reopen(true).await;
-        let rows = |known: &Known| if known.replica.is_empty() { 0 } else { 1 + known.replica.cell_count() as u64 };
-        let rows: u64 = 1 + self.objects.values().map(rows).sum::<u64>();
-        sweep_to(self.store(), rows).await.unwrap();
+        let mut rows = 1;
+        for known in self.objects.values().filter(|known| !known.replica.is_empty()) {
+            let presence = known.replica.select(&[Selection::Key(presence(&Path::root()))]);
+            rows += 1 + known.replica.cell_count() - presence.all().len();
+        }
+        if self.options.rows.packed_cells_max == 0 {
+            sweep_to(self.store(), rows as u64).await.unwrap();
+        } else {
+            sweep_to_at_most(self.store(), rows as u64).await.unwrap();
+        }
         self.check().await;
     }
 }
 
-fn play(history: Vec<Step>, sweep: SweepLimits) {
+fn play(history: Vec<Step>, rows: RowLimits) {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(EmbeddedOptions { sweep, ..options(dir.path()) });
+        let mut world = World::new(EmbeddedOptions { rows, ..options(dir.path()) });
         for step in history {
             world.take(step).await;
         }
@@ -325,22 +332,37 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// Limits that a short history crosses, with every object spread.
+fn small(rows_swept_per_step_max: usize) -> RowLimits {
+    RowLimits { packed_cells_max: 0, rows_ended_at_once_max: 3, rows_swept_per_step_max, ..RowLimits::default() }
+}
+
 proptest! {
     #![proptest_config(config(24))]
 
     #[test]
+    fn histories_that_change_over_from_packed_to_spread(history in history(1, 8, 60)) {
+        play(history, RowLimits { packed_cells_max: 5, ..small(2) });
+    }
+
+    #[test]
+    fn histories_that_outgrow_a_row_in_bytes(history in history(3, 8, 60)) {
+        play(history, RowLimits { packed_cells_max: 1000, packed_size_bytes_max: 100, ..small(2) });
+    }
+
+    #[test]
     fn histories_that_lay_floors_for_little(history in history(1, 8, 60)) {
-        play(history, SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 2 });
+        play(history, small(2));
     }
 
     #[test]
     fn histories_of_three_actors(history in history(3, 8, 60)) {
-        play(history, SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 2 });
+        play(history, small(2));
     }
 
     #[test]
     fn histories_that_are_not_swept(history in history(3, 8, 60)) {
-        play(history, SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 0 });
+        play(history, small(0));
     }
 }
 
@@ -350,11 +372,11 @@ proptest! {
     // A sweep of row after row is not done before more is written.
     #[test]
     fn histories_that_are_written_while_they_are_swept(history in history(2, 200, 40)) {
-        play(history, SweepLimits { rows_ended_at_once_max: 3, rows_swept_per_step_max: 1 });
+        play(history, small(1));
     }
 
     #[test]
     fn histories_with_the_usual_limits(history in history(2, 400, 25)) {
-        play(history, SweepLimits::default());
+        play(history, RowLimits::default());
     }
 }

@@ -12,10 +12,11 @@ use fjall::PersistMode;
 use tokio::sync::oneshot;
 
 use super::layout::{self, RowId, RowKey};
+use super::packed::PackedRows;
 use super::record::{self, Header, SiblingEntry};
 use super::rows::{self, Range, Rows, View, Visitor};
 use super::sweep::{self, Sweeper};
-use super::{SweepLimits, engine_error};
+use super::{RowLimits, engine_error};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path, Payload};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
@@ -35,7 +36,7 @@ pub(super) enum Work {
     ClockBound(Time),
 }
 
-type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
+pub(super) type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
 
 /// The way to the committer. It is bounded by the callers: each waits for its ticket before it writes again.
 pub(super) struct WorkQueue {
@@ -47,11 +48,11 @@ impl WorkQueue {
     pub(super) fn push(&self, work: Work) -> Ticket {
         let (resolver, ticket) = Ticket::pending();
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        match sender.as_ref().map(|sender| sender.send((work, resolver))) {
-            Some(Ok(())) => ticket,
-            Some(Err(_)) => Ticket::resolved(Err(StoreError::ReadOnly { reason: "the committer ended".into() })),
-            None => Ticket::resolved(Err(StoreError::Closed)),
+        let Some(sender) = sender.as_ref() else { return Ticket::resolved(Err(StoreError::Closed)) };
+        if sender.send((work, resolver)).is_err() {
+            return Ticket::resolved(Err(StoreError::ReadOnly { reason: "the committer ended".into() }));
         }
+        ticket
     }
 
     pub(super) fn close(&self) {
@@ -62,7 +63,7 @@ impl WorkQueue {
 pub(super) struct Committer {
     rows: Rows,
     queue: Receiver<Waiting>,
-    limits: SweepLimits,
+    limits: RowLimits,
     sweeper: Sweeper,
     /// Why no more writes are taken.
     failure: Option<Arc<str>>,
@@ -70,13 +71,17 @@ pub(super) struct Committer {
 
 impl Committer {
     /// Starts the thread, which runs until the queue is closed and empty.
-    pub(super) fn start(rows: Rows, limits: SweepLimits) -> Result<(WorkQueue, JoinHandle<()>), StoreError> {
-        let sweeper = Sweeper::load(&rows, limits)?;
+    pub(super) fn start(rows: Rows, limits: RowLimits) -> Result<(WorkQueue, JoinHandle<()>), StoreError> {
         let (sender, queue) = mpsc::channel();
-        let committer = Self { rows, queue, limits, sweeper, failure: None };
+        let committer = Self::new(rows, queue, limits)?;
         let thread = thread::Builder::new().name("committer".into()).spawn(move || committer.run());
         let thread = thread.map_err(|error| StoreError::Engine { reason: error.to_string() })?;
         Ok((WorkQueue { sender: Mutex::new(Some(sender)) }, thread))
+    }
+
+    pub(super) fn new(rows: Rows, queue: Receiver<Waiting>, limits: RowLimits) -> Result<Self, StoreError> {
+        let sweeper = Sweeper::load(&rows, limits)?;
+        Ok(Self { rows, queue, limits, sweeper, failure: None })
     }
 
     fn run(mut self) {
@@ -106,7 +111,7 @@ impl Committer {
     }
 
     /// Makes one write and all that wait behind it durable together.
-    fn write(&mut self, first: Waiting) {
+    pub(super) fn write(&mut self, first: Waiting) {
         let mut batch = Batch::new(&self.rows);
         let mut written = Vec::new();
         let mut waiting = Some(first);
@@ -131,7 +136,7 @@ impl Committer {
     }
 
     /// Does a bounded piece of the sweep, if there is any to do.
-    fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
         if self.failure.is_some() || self.sweeper.is_idle() {
             return;
         }
@@ -185,24 +190,22 @@ impl View for Batch<'_> {
         let mut stored = self.rows.keyspace.range((range.start.clone(), range.end.clone()));
         let mut next_stored = next_row(&mut stored)?;
         loop {
-            let changed_first = match (changed.peek(), &next_stored) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some((changed, _)), Some((stored, _))) => *changed <= stored,
+            let stored_first = match (changed.peek(), &next_stored) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some((changed, _)), Some((stored, _))) => stored < *changed,
             };
-            let row = if changed_first {
+            let row = if stored_first {
+                let row = next_stored.take();
+                next_stored = next_row(&mut stored)?;
+                row
+            } else {
                 let Some((key, value)) = changed.next() else { return Ok(()) };
                 if next_stored.as_ref().is_some_and(|(stored, _)| stored == key) {
                     next_stored = next_row(&mut stored)?;
                 }
                 value.clone().map(|value| (key.clone(), value))
-            } else {
-                std::mem::replace(&mut next_stored, None)
             };
-            if !changed_first {
-                next_stored = next_row(&mut stored)?;
-            }
             if let Some((key, value)) = row
                 && visit(key, value)?.is_break()
             {
@@ -255,7 +258,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes in one write, whole or not at all.
-    fn add(&mut self, work: Work, limits: SweepLimits) -> Result<(), StoreError> {
+    fn add(&mut self, work: Work, limits: RowLimits) -> Result<(), StoreError> {
         let queued = self.queued.len();
         let added = self.try_add(work, limits);
         if added.is_err() {
@@ -272,7 +275,7 @@ impl<'a> Batch<'a> {
         added
     }
 
-    fn try_add(&mut self, work: Work, limits: SweepLimits) -> Result<(), StoreError> {
+    fn try_add(&mut self, work: Work, limits: RowLimits) -> Result<(), StoreError> {
         match work {
             Work::ClockBound(bound) => {
                 let key = layout::own_clock();
@@ -298,14 +301,14 @@ impl<'a> Batch<'a> {
 /// One object's rows while a delta is turned into them.
 struct ObjectChange<'a, 'b> {
     batch: &'a mut Batch<'b>,
-    limits: SweepLimits,
+    limits: RowLimits,
     name: RowKey,
     header: Header,
     stored: Option<Header>,
 }
 
 impl<'a, 'b> ObjectChange<'a, 'b> {
-    fn begin(batch: &'a mut Batch<'b>, limits: SweepLimits, name: &ObjectName, dot: Dot) -> Result<Self, StoreError> {
+    fn begin(batch: &'a mut Batch<'b>, limits: RowLimits, name: &ObjectName, dot: Dot) -> Result<Self, StoreError> {
         let name = layout::name(name);
         let stored = rows::header(batch, &name)?;
         let header = stored.clone().unwrap_or_else(|| Header::new(RowId::of(dot)));
@@ -316,9 +319,14 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         for floor in &delta.floors {
             self.raise(floor)?;
         }
+        if self.header.is_empty() {
+            // Whatever it was, what is left to write is a new beginning.
+            self.header.packed.get_or_insert_default();
+        }
         for cell in &delta.puts {
             self.put(cell);
         }
+        self.spread_when_large();
         if self.header.is_empty() {
             if self.stored.is_some() {
                 self.batch.delete(self.name.row);
@@ -330,17 +338,48 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         Ok(())
     }
 
+    fn view(&self) -> &dyn View {
+        self.header.rows(self.batch)
+    }
+
+    fn put_row(&mut self, key: Bytes, value: Bytes) {
+        match &mut self.header.packed {
+            Some(packed) => packed.put(key, value),
+            None => self.batch.put(key, value),
+        }
+    }
+
+    fn delete_row(&mut self, key: Bytes) {
+        match &mut self.header.packed {
+            Some(packed) => packed.delete(&key),
+            None => self.batch.delete(key),
+        }
+    }
+
+    /// Gives each row of a packed object its own place, once they are too many to be written together.
+    fn spread_when_large(&mut self) {
+        let is_large = |packed: &mut PackedRows| {
+            packed.count() > self.limits.packed_cells_max || packed.size_bytes() > self.limits.packed_size_bytes_max
+        };
+        if let Some(packed) = self.header.packed.take_if(is_large) {
+            packed.into_rows().into_iter().for_each(|(key, value)| self.batch.put(key, value));
+        }
+    }
+
     fn put(&mut self, cell: &Cell) {
         if let Element::Sibling(_) = cell.key.element {
             return self.put_sibling(cell);
         }
         let content = *self.header.content.get_or_insert(RowId::of(cell.dot));
-        if !self.header.actors.contains(&cell.dot.actor) {
-            self.header.actors.push(cell.dot.actor);
+        if cell.key.is_root_presence() {
+            return self.header.see(cell.dot);
+        }
+        if self.header.actors.iter().all(|(actor, _)| *actor != cell.dot.actor) {
+            self.header.actors.push((cell.dot.actor, None));
         }
         let row = layout::cell(content, &cell.key, cell.dot.actor);
         let value = record::encode_cell(Some(&row), cell);
-        self.batch.put(row.row, value);
+        self.put_row(row.row, value);
     }
 
     fn put_sibling(&mut self, cell: &Cell) {
@@ -350,7 +389,7 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         let slot = (0..=u32::MAX).find(|slot| !taken.contains(slot)).unwrap_or_default();
         let deleted = matches!(&cell.payload, Payload::Content(content) if content.deleted);
         siblings.push(SiblingEntry { dot: cell.dot, slot, deleted });
-        self.batch.put(layout::sibling(self.header.id, slot), record::encode_cell(None, cell));
+        self.put_row(layout::sibling(self.header.id, slot), record::encode_cell(None, cell));
     }
 
     fn raise(&mut self, floor: &Floor) -> Result<(), StoreError> {
@@ -366,24 +405,19 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
     }
 
     fn end_siblings(&mut self, ended: impl Fn(Dot) -> bool) {
-        let (id, batch) = (self.header.id, &mut *self.batch);
-        self.header.siblings.retain(|sibling| {
-            let ended = ended(sibling.dot);
-            if ended {
-                batch.delete(layout::sibling(id, sibling.slot));
-            }
-            !ended
-        });
+        let gone: Vec<SiblingEntry> = self.header.siblings.extract_if(.., |sibling| ended(sibling.dot)).collect();
+        for sibling in gone {
+            self.delete_row(layout::sibling(self.header.id, sibling.slot));
+        }
     }
 
     fn end_element(&mut self, key: &CellKey, context: &CausalContext) -> Result<(), StoreError> {
         let Some(content) = self.header.content else { return Ok(()) };
-        for &actor in &self.header.actors {
+        let actors: Vec<_> = self.header.actors.iter().map(|&(actor, _)| actor).collect();
+        for actor in actors {
             let row = layout::cell(content, key, actor);
-            if let Some(time) = rows::time_at(self.batch, &row)?
-                && context.covers(Dot { actor, time })
-            {
-                self.batch.delete(row.row);
+            if rows::time_at(self.view(), &row)?.is_some_and(|time| context.covers(Dot { actor, time })) {
+                self.delete_row(row.row);
             }
         }
         Ok(())
@@ -393,9 +427,15 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
     /// its rows lose their name.
     fn end_subtree(&mut self, path: &Path, context: &CausalContext) -> Result<(), StoreError> {
         let Some(content) = self.header.content else { return Ok(()) };
-        let whole = path.fields().is_empty() && self.ends_content(context)?;
+        let root = path.fields().is_empty();
+        if root {
+            for (actor, presence) in &mut self.header.actors {
+                *presence = presence.filter(|&time| !context.covers(Dot { actor: *actor, time }));
+            }
+        }
+        let whole = root && self.header.presence().next().is_none();
         match self.rows_ended(content, path, (!whole).then_some(context))? {
-            Some(rows) => rows.into_iter().for_each(|row| self.batch.delete(row)),
+            Some(rows) => rows.into_iter().for_each(|row| self.delete_row(row)),
             None => {
                 let raised = whole || self.put_floors(content, path, context)?;
                 if raised {
@@ -411,14 +451,6 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         Ok(())
     }
 
-    /// Whether a floor at the root leaves no data type.
-    fn ends_content(&self, context: &CausalContext) -> Result<bool, StoreError> {
-        let root = CellKey { path: Path::root(), element: Element::Presence };
-        let mut live = Vec::new();
-        rows::cells_at(self.batch, &self.header, &root, &mut live)?;
-        Ok(live.iter().all(|cell| context.covers(cell.dot)))
-    }
-
     /// The rows under a path that a context ends, or without one all of them; `None` where there are too many rows to look
     /// at while others wait.
     fn rows_ended(
@@ -427,12 +459,14 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         path: &Path,
         context: Option<&CausalContext>,
     ) -> Result<Option<Vec<Bytes>>, StoreError> {
+        // The rows of a packed object are at hand.
+        let rows_max = if self.header.packed.is_some() { usize::MAX } else { self.limits.rows_ended_at_once_max };
         let mut seen = 0;
         let mut ended = Vec::new();
         let prefix = layout::subtree(content, path);
-        self.batch.scan(Range::prefix(layout::scan_prefix(&prefix)), &mut |row, value| {
+        self.view().scan(Range::prefix(layout::scan_prefix(&prefix)), &mut |row, value| {
             seen += 1;
-            if seen > self.limits.rows_ended_at_once_max {
+            if seen > rows_max {
                 return Ok(ControlFlow::Break(()));
             }
             if match context {
@@ -443,13 +477,13 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok((seen <= self.limits.rows_ended_at_once_max).then_some(ended))
+        Ok((seen <= rows_max).then_some(ended))
     }
 
     /// Raises the floors at a path, of those actors that have cells at all. Whether one of them rose.
     fn put_floors(&mut self, content: RowId, path: &Path, context: &CausalContext) -> Result<bool, StoreError> {
         let mut raised = false;
-        for &actor in &self.header.actors {
+        for &(actor, _) in &self.header.actors {
             let Some(time) = context.time_of(actor) else { continue };
             let row = layout::floor(content, path, actor);
             let stored = rows::time_at(self.batch, &row)?;

@@ -29,7 +29,7 @@ pub(super) const KEY_BYTES_MAX: usize = 8 * 1024;
 const RECORDS: u8 = b'm';
 const OWN: u8 = b'o';
 const NAMES: u8 = b'n';
-const SIBLINGS: u8 = b's';
+pub(super) const SIBLINGS: u8 = b's';
 const CELLS: u8 = b'c';
 const QUEUE: u8 = b'q';
 
@@ -43,6 +43,7 @@ const PRESENCE: u8 = 0x10;
 const COUNTER: u8 = 0x11;
 const REGISTER: u8 = 0x12;
 const FLAG: u8 = 0x13;
+const HLL: u8 = 0x14;
 const MEMBER: u8 = 0x20;
 const FIELD: u8 = 0x40;
 
@@ -157,6 +158,7 @@ pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
         Element::Counter => bytes.push(COUNTER),
         Element::Register => bytes.push(REGISTER),
         Element::Flag => bytes.push(FLAG),
+        Element::Hll => bytes.push(HLL),
         Element::Member(member) => {
             bytes.push(MEMBER);
             put_part(&mut bytes, member);
@@ -217,6 +219,7 @@ fn try_parse_cell(key: &[u8]) -> Option<CellRow> {
         COUNTER => Some(Element::Counter),
         REGISTER => Some(Element::Register),
         FLAG => Some(Element::Flag),
+        HLL => Some(Element::Hll),
         MEMBER => {
             let (member, after) = take_part(rest)?;
             rest = after;
@@ -334,6 +337,7 @@ mod tests {
             Just(Element::Counter),
             Just(Element::Register),
             Just(Element::Flag),
+            Just(Element::Hll),
             bytes().prop_map(Element::Member),
         ];
         (fields, element).prop_map(|(fields, element)| CellKey { path: Path::from(fields), element })
@@ -378,6 +382,20 @@ mod tests {
             let _ = record_name(&Bytes::copy_from_slice(&key));
             let _ = parse_queue(&key);
         }
+    }
+
+    #[test]
+    fn cut_short_keys_are_damage() {
+        let path = Path::root().child(FieldName { name: Bytes::from_static(b"a\0b"), kind: FieldKind::Map });
+        let key = CellKey { path: path.clone(), element: Element::Member(Bytes::from_static(b"m\0")) };
+        let object = ObjectName { bucket: BucketName::new(None, Bytes::new()), key: Bytes::from_static(b"k") };
+        let (cell, floor, name) = (cell(ID, &key, ActorId(1)).row, floor(ID, &path, ActorId(1)).row, name(&object).row);
+        for key in [&cell, &floor] {
+            assert!((0..key.len()).all(|end| parse_cell(&key[..end]).is_err()));
+        }
+        assert!((0..name.len()).all(|end| parse_name(&name[..end]).is_err()));
+        assert_eq!(record_name(&Bytes::new()), Err(StoreError::Damaged { what: "record key" }));
+        assert_eq!(record_name(&record(b"r").row), Ok(Bytes::from_static(b"r")));
     }
 
     #[test]

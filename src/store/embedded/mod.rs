@@ -6,9 +6,12 @@
 
 mod commit;
 mod layout;
+mod packed;
 mod record;
 mod rows;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -47,8 +50,8 @@ pub struct EmbeddedOptions {
     pub memtable_size_bytes: u64,
     /// The identity to write as, if the directory has none yet.
     pub new_actor: ActorId,
-    /// How much work a large remove may be at a time.
-    pub sweep: SweepLimits,
+    /// When objects are laid out how, and how much work a large remove may be at a time.
+    pub rows: RowLimits,
 }
 
 impl EmbeddedOptions {
@@ -59,23 +62,32 @@ impl EmbeddedOptions {
             cache_size_bytes: 256 * 1024 * 1024,
             memtable_size_bytes: 64 * 1024 * 1024,
             new_actor,
-            sweep: SweepLimits::default(),
+            rows: RowLimits::default(),
         }
     }
 }
 
-/// How many rows may be looked at while other writes wait.
+/// Bounds on rows.
 #[derive(Clone, Copy, Debug)]
-pub struct SweepLimits {
+pub struct RowLimits {
+    /// An object whose cells take up to this many bytes is one row; a larger one has a row for each cell.
+    pub packed_size_bytes_max: usize,
+    /// An object of up to this many cells is one row.
+    pub packed_cells_max: usize,
     /// A remove deletes at once where it meets up to this many rows. What is larger gets a floor, and is swept.
     pub rows_ended_at_once_max: usize,
-    /// Rows looked at in one step of the sweep. With none there is no sweep: what floors have ended stays, unseen.
+    /// Rows looked at in one step of the sweep, while other writes wait; none counts as one.
     pub rows_swept_per_step_max: usize,
 }
 
-impl Default for SweepLimits {
+impl Default for RowLimits {
     fn default() -> Self {
-        Self { rows_ended_at_once_max: 128, rows_swept_per_step_max: 512 }
+        Self {
+            packed_size_bytes_max: 4096,
+            packed_cells_max: 128,
+            rows_ended_at_once_max: 128,
+            rows_swept_per_step_max: 512,
+        }
     }
 }
 
@@ -152,7 +164,7 @@ impl EmbeddedStore {
         let damaged = |error| OpenError::Damaged { dir: dir.clone(), error };
         let actor = rows.establish_actor(options.new_actor).map_err(damaged)?;
         let clock_bound = rows.clock_bound().map_err(damaged)?;
-        let (queue, committer) = Committer::start(rows.clone(), options.sweep).map_err(damaged)?;
+        let (queue, committer) = Committer::start(rows.clone(), options.rows).map_err(damaged)?;
         Ok(Self { actor, clock_bound, rows, queue, committer: Mutex::new(Some(committer)) })
     }
 

@@ -11,7 +11,7 @@ use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use super::engine_error;
 use super::layout::{self, CellRow, RowId, RowKey};
 use super::record::{self, Header};
-use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Selection};
+use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::key::{BucketName, ObjectName};
@@ -245,6 +245,7 @@ pub(super) fn header(view: &dyn View, name: &RowKey) -> Result<Option<Header>, S
 }
 
 fn live_cells(view: &dyn View, header: &Header, selections: &[Selection]) -> Result<LiveCells, StoreError> {
+    let view = header.rows(view);
     let mut cells = Vec::new();
     for selection in selections {
         match selection {
@@ -254,6 +255,10 @@ fn live_cells(view: &dyn View, header: &Header, selections: &[Selection]) -> Res
             Selection::Key(key) => cells_at(view, header, key, &mut cells)?,
             Selection::Subtree(path) => cells_under(view, header, path, &mut cells)?,
         }
+    }
+    let root = CellKey { path: Path::root(), element: Element::Presence };
+    if selections.iter().any(|selection| selection.takes(&root)) {
+        cells.extend(header.presence().map(|dot| Cell { key: root.clone(), dot, payload: Payload::Mark }));
     }
     Ok(LiveCells::new(cells))
 }
@@ -276,16 +281,10 @@ fn siblings(view: &dyn View, header: &Header, selection: &Selection, cells: &mut
     Ok(())
 }
 
-/// The live cells at one key of the content, one an actor.
-pub(super) fn cells_at(
-    view: &dyn View,
-    header: &Header,
-    key: &CellKey,
-    cells: &mut Vec<Cell>,
-) -> Result<(), StoreError> {
-    let Some(content) = header.content else { return Ok(()) };
+fn cells_at(view: &dyn View, header: &Header, key: &CellKey, cells: &mut Vec<Cell>) -> Result<(), StoreError> {
+    let Some(content) = header.content.filter(|_| !key.is_root_presence()) else { return Ok(()) };
     let floors = floors_above(view, header, content, &key.path)?;
-    for &actor in &header.actors {
+    for &(actor, _) in &header.actors {
         let row = layout::cell(content, key, actor);
         let Some(value) = view.get(&row.row)? else { continue };
         let (_, mut value) = record::open(&row.row, value)?;
@@ -332,7 +331,7 @@ fn floors_above(view: &dyn View, header: &Header, content: RowId, path: &Path) -
     }
     for depth in 0..=path.fields().len() {
         let around = Path::from(path.fields()[..depth].to_vec());
-        for &actor in &header.actors {
+        for &(actor, _) in &header.actors {
             if let Some(time) = time_at(view, &layout::floor(content, &around, actor))? {
                 floors.push(floor_at(around.clone(), Dot { actor, time }));
             }

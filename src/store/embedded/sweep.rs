@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::SweepLimits;
+use super::RowLimits;
 use super::commit::Batch;
 use super::layout::{self, CellRow, RowId, RowKey};
 use super::record;
@@ -19,7 +19,7 @@ use crate::domain::dot::Dot;
 use crate::store::StoreError;
 
 pub(super) struct Sweeper {
-    limits: SweepLimits,
+    limits: RowLimits,
     waiting: VecDeque<(Bytes, Bytes)>,
     current: Option<Sweep>,
 }
@@ -60,7 +60,7 @@ pub(super) fn ends(path: &Path, context: &CausalContext, row: &Bytes, value: Byt
 
 impl Sweeper {
     /// Takes up what an earlier run of the server left.
-    pub(super) fn load(rows: &Rows, limits: SweepLimits) -> Result<Self, StoreError> {
+    pub(super) fn load(rows: &Rows, limits: RowLimits) -> Result<Self, StoreError> {
         let mut waiting = VecDeque::new();
         Batch::new(rows).scan(Range::prefix(layout::queues()), &mut |row, value| {
             waiting.push_back((row, value));
@@ -112,7 +112,7 @@ impl Sweep {
             None => Ended::All,
             Some(header) => {
                 let mut floors = CausalContext::new();
-                for &actor in &header.actors {
+                for &(actor, _) in &header.actors {
                     let floor = layout::floor(self.content, &self.path, actor);
                     if let Some(time) = rows::time_at(batch, &floor)? {
                         floors.see(Dot { actor, time });
