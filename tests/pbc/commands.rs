@@ -81,7 +81,7 @@ fn bucket_types_that_are_refused() {
         (creating(r#"{"w":"some"}"#), "w must be an integer or (one|quorum|all)"),
         (creating(r#"{"datatype":"set","allow_mult":false}"#), "Data Type buckets must be allow_mult=true"),
         (updating(r#"{"allow_mult":false}"#), "Data Type buckets must be allow_mult=true"),
-        (updating(r#"{"datatype":"map"}"#), "Cannot update datatype on existing bucket"),
+        (updating(r#"{"datatype":"map"}"#), "map not supported for bucket datatype property"),
         (updating(r#"{"consistent":true}"#), "cannot update consistent property"),
         (updating(r#"{"write_once":true}"#), "cannot update write_once property"),
         (updating(r#"{"active":false}"#), "Cannot modify active property"),
@@ -138,6 +138,7 @@ fn data_types() {
         ("counters/b", "5", json!(5)),
         ("sets/b", r#"{"add": ["b", "a"]}"#, json!(["a", "b"])),
         ("gsets/b", r#"{"add": ["b", "a"]}"#, json!(["a", "b"])),
+        ("hlls/b", r#"{"add": ["b", "a", "b"]}"#, json!(2)),
         (
             "maps/b",
             r#"{"update": {"visits_counter": 1, "name_register": "Alice", "on_flag": "enable",

@@ -109,7 +109,9 @@ fn types_without_contexts_ignore_them() {
     applied(&mut connection, &update_with("counters", "k", counter(3), b"garbage"));
     applied(&mut connection, &update_with("gsets", "k", gset(&["x"]), b"garbage"));
     assert_eq!(fetched(&mut connection, "counters", "k").context, None);
+    applied(&mut connection, &update_with("hlls", "k", hll(&["x"]), b"garbage"));
     assert_eq!(fetched(&mut connection, "gsets", "k").context, None);
+    assert_eq!(fetched(&mut connection, "hlls", "k").context, None);
     assert_eq!(connection.ask(&allow_siblings("b")), Reply::SetBucket);
     applied(&mut connection, &update_with("default", "k", counter(3), b"garbage"));
 }

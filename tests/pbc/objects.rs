@@ -16,7 +16,8 @@ fn golden_bytes_of_the_types() {
     check("50 0a0162 12016b 1a08636f756e74657273", "51 1001");
     check("50 0a0162 12016b 1a0473657473", "51 1002");
     check("50 0a0162 12016b 1a046d617073", "51 1003");
-    check("50 0a0162 12016b 1a0567736574 73", "51 1005");
+    check("50 0a0162 12016b 1a04686c6c73", "51 1004");
+    check("50 0a0162 12016b 1a056773657473", "51 1005");
     // Counter -5, then +1 by an absent increment.
     check("52 0a0162 12016b 1a08636f756e74657273 2a04 0a02 0809", "53");
     check("52 0a0162 12016b 1a08636f756e74657273 2a02 0a00 4801", "53 1807");
@@ -30,6 +31,8 @@ fn golden_bytes_of_the_types() {
     // A gset tells its value, where Riak breaks.
     check("52 0a0162 12016b 1a056773657473 2a08 2a06 0a0162 0a0161 4801", "53 3a0161 3a0162");
     check("50 0a0162 12016b 1a056773657473", "51 1005 1a06 2a0161 2a0162");
+    check("52 0a0162 12016b 1a04686c6c73 2a08 2206 0a0178 0a0179", "53");
+    check("50 0a0162 12016b 1a04686c6c73", "51 1004 1a02 2002");
     // Five fields of one name, in the order of their kinds.
     let updates = [
         in_set("f", &["z", "a"], &[]),

@@ -14,14 +14,12 @@ use crate::support::{Connection, Server, text};
 
 /// Needs a wall clock of its own: the server's never goes back.
 const NOT_OVER_THE_WIRE: &str = "S33 ";
-const HISTORIES: usize = 93;
-const HISTORIES_OF_HLL: usize = 29;
+const HISTORIES: usize = 122;
 
 #[test]
 fn recorded_histories_of_one_replica() {
     let server = Server::start();
     let mut connection = server.connect();
-    let serves_hll = matches!(connection.ask(&update("hlls", "probe", hll(&["x"]))), Reply::DtUpdate(_));
     let histories = std::fs::read_to_string("tests/vectors/datatypes.jsonl").unwrap();
     let mut played = 0;
     let mut failures = Vec::new();
@@ -29,7 +27,7 @@ fn recorded_histories_of_one_replica() {
         let history: Json = serde_json::from_str(line).unwrap();
         let is_of_one = history["replicas"].as_array().unwrap().len() == 1;
         let is_left_out = history["name"].as_str().unwrap().starts_with(NOT_OVER_THE_WIRE);
-        if !is_of_one || is_left_out || (history["type"] == "hll" && !serves_hll) {
+        if !is_of_one || is_left_out {
             continue;
         }
         played += 1;
@@ -37,13 +35,7 @@ fn recorded_histories_of_one_replica() {
             failures.push(format!("{}: {failure}", history["name"]));
         }
     }
-    let expected = if serves_hll {
-        HISTORIES + HISTORIES_OF_HLL
-    } else {
-        println!("skipped: {HISTORIES_OF_HLL} histories of hll, which this release does not serve");
-        HISTORIES
-    };
-    assert_eq!(played, expected, "histories played");
+    assert_eq!(played, HISTORIES, "histories played");
     assert!(failures.is_empty(), "{} of {played} histories differ:\n{}", failures.len(), failures.join("\n"));
 }
 
