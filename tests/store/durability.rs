@@ -132,6 +132,28 @@ async fn a_value_that_replaces_another_is_written_over_it() {
 }
 
 #[tokio::test]
+async fn a_small_object_is_one_row_until_it_grows_and_again_when_it_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_packed(dir.path());
+    let mut writer = Writer::new(&store);
+    let name = object("k");
+    let value_dot = writer.put(&name, vec![], value("v")).await;
+    writer.update(&name, vec![], members(&set("s"), 0..10)).await;
+    // The actor and the header, which holds the cells.
+    assert_eq!(store.row_count(), Ok(2));
+    let dot = writer.update(&name, vec![], members(&set("s"), 5..200)).await;
+    // The value, the field's presence and its members.
+    assert_eq!(store.row_count(), Ok(2 + 1 + 201));
+    let cells = read_all(&store, &name).await;
+    assert_eq!(cells.all().len(), 203);
+    assert_eq!(cells.at(&member(&set("s"), "000005"))[0].dot, dot);
+    let seen = context(&[value_dot, dot]);
+    writer.update(&name, vec![subtree(&Path::root(), &seen), siblings(&seen)], members(&set("s"), 0..2)).await;
+    sweep_to(&store, 2).await.unwrap();
+    assert_eq!(read_all(&store, &name).await.all().len(), 4);
+}
+
+#[tokio::test]
 async fn reads_beside_a_write_see_all_of_it_or_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
