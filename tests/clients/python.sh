@@ -18,6 +18,9 @@ work=$(mktemp -d)
 trap 'kill_server; rm -rf "$work"' EXIT
 
 start_server "$work"
+echo "README.md's first session:"
+awk '/^```python$/ { take = 1; next } /^```$/ { if (take) exit } take' "$root/README.md" |
+    sed "s/8087/$PORT/" | "$CLIENT_PYTHON" -
 "$CLIENT_PYTHON" "$here/profile_map.py" 127.0.0.1 "$PORT" build "$work/state"
 kill_server
 start_server "$work"

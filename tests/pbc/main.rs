@@ -8,6 +8,7 @@ mod listings;
 mod map_layouts;
 mod objects;
 mod process;
+mod readme;
 mod refusals;
 #[path = "../support/requests.rs"]
 mod requests;
