@@ -1,5 +1,8 @@
 //! Frames, good and bad (`kv.md` §1–§3).
 
+use ombak::message::Reply;
+
+use crate::requests::{get, put};
 use crate::support::{Connection, RawFrame, Server, error_frame, frame, text, unhex};
 
 const PING: &[u8] = &[0, 0, 0, 1, 1];
@@ -195,6 +198,31 @@ fn a_peer_that_reads_late_gets_everything() {
         assert!(reply.len() > value.len());
     }
     connection.expect_alive();
+}
+
+/// A connection that is closed while bytes wait unread is reset, and a reset discards what the peer has not yet taken.
+#[test]
+fn what_was_answered_before_the_end_arrives_whole() {
+    let server = Server::start();
+    let mut other = server.connect();
+    let value = "v".repeat(64 * 1024);
+    assert!(matches!(other.ask(&put("default", "b", "k", &value)), Reply::Put(_)));
+    let get = get("default", "b", "k");
+    let gets = frame(get.code().number(), &get.encode()).repeat(32);
+    for (end, told) in [(frame(2, b""), true), (vec![0, 0, 0, 0], false)] {
+        let mut connection = server.connect();
+        connection.send(&[gets.clone(), end, PING.repeat(20_000)].concat());
+        // Reads late: by then the server has come to the end, as far as its buffers let it.
+        (0..500).for_each(|_| other.expect_alive());
+        for _ in 0..32 {
+            let (code, reply) = connection.receive();
+            assert!(code == 10 && reply.len() > value.len());
+        }
+        if told {
+            assert_eq!(connection.receive().0, 0);
+        }
+        connection.expect_end();
+    }
 }
 
 #[test]

@@ -113,6 +113,7 @@ fn sigterm_answers_what_was_begun_and_exits_0() {
             }
         }
         sending.join().unwrap();
+        drop(connection);
         idle.expect_end();
         assert_eq!(server.wait().code(), Some(0));
         assert!(acknowledged < BURST, "the signal came too late to show anything");

@@ -1,7 +1,7 @@
 //! What the outer tests have in common: a real server of their own, and connections that speak raw frames to it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -184,7 +184,7 @@ impl Connection {
     #[track_caller]
     pub fn receive_or_end(&mut self) -> Option<RawFrame> {
         let mut header = [0; 5];
-        if !self.read_or_end(&mut header[..1]).unwrap() {
+        if self.stream.read(&mut header[..1]).expect("a frame, or an end that is no reset") == 0 {
             return None;
         }
         self.stream.read_exact(&mut header[1..]).expect("the rest of a frame's header");
@@ -192,15 +192,6 @@ impl Connection {
         let mut payload = vec![0; length - 1];
         self.stream.read_exact(&mut payload).expect("the rest of a frame");
         Some((header[4], payload))
-    }
-
-    /// Whether there were bytes to fill the buffer. A peer that is told no more may see that as a reset.
-    fn read_or_end(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        match self.stream.read(buffer) {
-            Ok(read) => Ok(read > 0),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     #[track_caller]
