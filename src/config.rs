@@ -89,8 +89,8 @@ config_keys! {
         "How long requests in flight may take to finish when the server is told to stop.";
     cache_size_bytes: u64 = 256 * 1024 * 1024,
         "Memory that the store may use to cache what it read.";
-    log: String = "info".to_owned(),
-        "What is logged: a level, or directives such as \"info,ombak::session=debug\".";
+    log: String = "info,fjall=warn,lsm_tree=warn".to_owned(),
+        "What is logged: a level, or directives such as \"info,ombak::session=debug\". The default leaves out what the storage engine does all day.";
     log_format: LogFormat = LogFormat::Text,
         "How a log line looks: \"text\" or \"json\".";
     worker_threads: usize = 0,

@@ -98,7 +98,7 @@ pub struct ServeArgs {
     /// `--node-name`; its help is no doc comment because rustdoc would read a link in it.
     #[arg(long, value_name = "NAME", help = "The node name that clients are told [default: riak@127.0.0.1]")]
     pub node_name: Option<String>,
-    /// What is logged: a level or directives [default: info]
+    /// What is logged: a level or directives [default: info, and warnings of the storage engine]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
 }

@@ -1,10 +1,12 @@
 //! A connection: its buffers, and the loop over its requests.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,9 @@ const READ_BYTES: usize = 8 * 1024;
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
+/// How long a peer may take to notice that nothing more is read from it.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What a connection is told once.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
@@ -29,8 +34,10 @@ pub struct SessionOptions {
 /// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// The peer has sent its last byte, or the server is stopping.
+    /// The peer has sent its last byte.
     Closed,
+    /// The server is stopping.
+    Stopped,
     /// What the peer sent leaves no way to go on.
     Refused,
 }
@@ -61,17 +68,37 @@ impl Connection {
     pub(super) async fn run(mut self, stopping: &CancellationToken) -> io::Result<()> {
         let end = self.answer_requests(stopping).await?;
         self.flush().await?;
-        if end == End::Refused {
-            // The peer may still be sending: without this the reset that answers it could overtake our last reply.
-            self.stream.shutdown().await?;
+        match end {
+            End::Closed => Ok(()),
+            End::Stopped if !self.has_unread() => Ok(()),
+            End::Stopped | End::Refused => self.linger().await,
         }
-        Ok(())
+    }
+
+    fn has_unread(&mut self) -> bool {
+        !self.input.is_empty() || self.stream.try_read_buf(&mut self.input).is_ok_and(|read| read > 0)
+    }
+
+    /// Ends a connection whose peer may still be sending. To close it over bytes that nobody reads would reset it, and a
+    /// reset discards the replies that the peer has not taken yet: so what comes is read and dropped, for a while.
+    async fn linger(mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let dropped = timeout(LINGER_TIMEOUT, async {
+            loop {
+                self.input.clear();
+                self.input.reserve(READ_BYTES);
+                if self.stream.read_buf(&mut self.input).await? == 0 {
+                    return Ok(());
+                }
+            }
+        });
+        dropped.await.unwrap_or(Ok(()))
     }
 
     async fn answer_requests(&mut self, stopping: &CancellationToken) -> io::Result<End> {
         loop {
             if stopping.is_cancelled() {
-                return Ok(End::Closed);
+                return Ok(End::Stopped);
             }
             match self.codec.decode(&mut self.input) {
                 Ok(Some(frame)) => {
@@ -81,7 +108,7 @@ impl Connection {
                 }
                 Ok(None) => {
                     self.flush().await?;
-                    if !self.read(stopping).await? {
+                    if !self.read(stopping).await? && !stopping.is_cancelled() {
                         return Ok(End::Closed);
                     }
                 }
