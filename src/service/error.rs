@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::Answer;
-use super::term::{atom, binary};
 use crate::domain::cell::FieldKind;
 use crate::domain::datatype::UpdateError;
 use crate::domain::index::IndexFailure;
 use crate::domain::object::ObjectError;
 use crate::domain::props::Hook;
 use crate::engine::EngineError;
+use crate::erlang::print::{atom, binary};
 use crate::message::generated::RpbErrorResp;
 use crate::message::map_op::MapOpError;
 use crate::message::{MessageError, Reply};

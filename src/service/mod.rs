@@ -9,7 +9,6 @@ mod dispatch;
 mod error;
 mod kv;
 mod options;
-mod term;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
