@@ -125,7 +125,7 @@ fn update(error: &UpdateError) -> String {
     }
 }
 
-fn index_failure(failure: &IndexFailure) -> String {
+pub(super) fn index_failure(failure: &IndexFailure) -> String {
     match failure {
         IndexFailure::UnknownType { name } => format!("{{unknown_field_type,{}}}", binary(name)),
         IndexFailure::Parsing { name, value } => {
