@@ -1,6 +1,7 @@
 //! The command line: one file per command. A command talks to a server through its client port or its control
 //! socket, and returns what to print.
-//! Knows `client`, control's messages and the configuration; must not know engine, domain or stores.
+//! Knows the client, the control messages and the configuration.
+//! Must not know the engine, the domain or stores.
 
 mod bucket_type;
 mod config_show;

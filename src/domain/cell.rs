@@ -1,8 +1,12 @@
 //! The smallest stored things: cells, the paths they lie on, and the floors that end them.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use bytes::Bytes;
 
 use super::context::CausalContext;
+use super::datatype::hll::Registers;
 use super::dot::{Dot, Time};
 use super::object::Content;
 
@@ -53,6 +57,11 @@ impl Path {
         &self.0
     }
 
+    /// The root, and every field on the way to this path, itself included.
+    pub fn prefixes(&self) -> impl Iterator<Item = Path> {
+        (0..=self.0.len()).map(|count| Self(self.0[..count].to_vec()))
+    }
+
     /// Whether the thing at this path is `ancestor` or lies inside it.
     pub fn is_within(&self, ancestor: &Path) -> bool {
         self.0.starts_with(&ancestor.0)
@@ -76,6 +85,8 @@ pub enum Element {
     Register,
     /// A flag that was enabled.
     Flag,
+    /// One actor's registers of a HyperLogLog. At the root only.
+    Hll,
     /// One plain value of the object, named by the time of its dot. At the root only.
     Sibling(Time),
     /// A set's member.
@@ -92,6 +103,13 @@ pub struct CellKey {
     pub element: Element,
 }
 
+impl CellKey {
+    /// Whether this is where the object's data type is present: there is one exactly while a cell is live here.
+    pub fn is_root_presence(&self) -> bool {
+        self.element == Element::Presence && self.path.fields().is_empty()
+    }
+}
+
 /// What a cell carries beside its dot.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Payload {
@@ -101,6 +119,8 @@ pub enum Payload {
     Counter(CounterShare),
     /// A register's value and the time by which assignments are ordered.
     Register(RegisterValue),
+    /// An actor's registers: they only rise, so the later of two holds the earlier.
+    Hll(Registers),
     /// A plain value with its metadata.
     Content(Content),
 }
@@ -123,6 +143,20 @@ impl CounterShare {
         } else {
             Self { incremented: self.incremented.saturating_add(magnitude), ..self }
         }
+    }
+
+    /// The totals of several actors together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            incremented: self.incremented.saturating_add(other.incremented),
+            decremented: self.decremented.saturating_add(other.decremented),
+        }
+    }
+
+    /// What the totals come to.
+    pub fn value(self) -> i128 {
+        let difference = i128::try_from(self.incremented.abs_diff(self.decremented)).unwrap_or(i128::MAX);
+        if self.incremented >= self.decremented { difference } else { -difference }
     }
 }
 
@@ -184,6 +218,51 @@ impl Floor {
     }
 }
 
+/// Floors, one a target.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Floors(BTreeMap<FloorTarget, CausalContext>);
+
+impl Floors {
+    /// Raises the floor at a target. A context that has seen nothing ends nothing and leaves no floor.
+    pub fn raise(&mut self, target: FloorTarget, context: &CausalContext) {
+        if context.is_empty() {
+            return;
+        }
+        match self.0.entry(target) {
+            Entry::Vacant(entry) => {
+                entry.insert(context.clone());
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().join(context),
+        }
+    }
+
+    /// Whether a cell written at the key under the dot is gone. Its cost hangs on the key's depth and not on how many
+    /// floors there are, since a request may remove very many members one by one.
+    pub fn end(&self, key: &CellKey, dot: Dot) -> bool {
+        let covers = |target: FloorTarget| self.0.get(&target).is_some_and(|context| context.covers(dot));
+        let around = match key.element {
+            Element::Sibling(_) => covers(FloorTarget::Siblings),
+            _ => key.path.prefixes().any(|path| covers(FloorTarget::Subtree(path))),
+        };
+        around || covers(FloorTarget::Element(key.clone()))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&FloorTarget, &CausalContext)> {
+        self.0.iter()
+    }
+
+    /// The same as a list, by target.
+    pub fn into_list(self) -> Vec<Floor> {
+        self.0.into_iter().map(|(target, context)| Floor { target, context }).collect()
+    }
+}
+
 /// Live cells in key order, then by actor: what a store hands to an operation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LiveCells(Vec<Cell>);
@@ -242,8 +321,8 @@ impl Selection {
     pub fn takes(&self, key: &CellKey) -> bool {
         match self {
             Self::Key(wanted) => wanted == key,
-            Self::Subtree(path) => FloorTarget::Subtree(path.clone()).reaches(key),
-            Self::Siblings => FloorTarget::Siblings.reaches(key),
+            Self::Subtree(path) => !matches!(key.element, Element::Sibling(_)) && key.path.is_within(path),
+            Self::Siblings => matches!(key.element, Element::Sibling(_)),
         }
     }
 

@@ -1,5 +1,8 @@
 //! Causal contexts: what a client has seen of an object, and the opaque bytes that carry it.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
@@ -7,8 +10,11 @@ use super::dot::{ActorId, Dot, Time};
 use super::key::ObjectName;
 
 /// For each actor the time up to which its writes have been seen. Entries are sorted by actor, one an actor.
+///
+/// Clones share the entries: a request that removes many things raises a floor at each with the one context that its client
+/// sent, however long that is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CausalContext(Vec<(ActorId, Time)>);
+pub struct CausalContext(Arc<Vec<(ActorId, Time)>>);
 
 impl CausalContext {
     /// The context that has seen nothing.
@@ -44,14 +50,15 @@ impl CausalContext {
     /// Takes in a dot: the entry of its actor becomes the later of the two times.
     pub fn see(&mut self, dot: Dot) {
         match self.0.binary_search_by_key(&dot.actor, |e| e.0) {
-            Ok(i) => self.0[i].1 = self.0[i].1.max(dot.time),
-            Err(i) => self.0.insert(i, (dot.actor, dot.time)),
+            Ok(i) if self.0[i].1 >= dot.time => {}
+            Ok(i) => Arc::make_mut(&mut self.0)[i].1 = dot.time,
+            Err(i) => Arc::make_mut(&mut self.0).insert(i, (dot.actor, dot.time)),
         }
     }
 
     /// Takes in everything that the other context has seen.
     pub fn join(&mut self, other: &CausalContext) {
-        for &(actor, time) in &other.0 {
+        for &(actor, time) in other.entries() {
             self.see(Dot { actor, time });
         }
     }
@@ -60,16 +67,20 @@ impl CausalContext {
     /// not exist yet.
     pub fn clamp_to_issued(&mut self, actor: ActorId, issued: Time) {
         if let Ok(i) = self.0.binary_search_by_key(&actor, |e| e.0) {
-            self.0[i].1 = self.0[i].1.min(issued);
+            let entry = &mut Arc::make_mut(&mut self.0)[i];
+            entry.1 = entry.1.min(issued);
         }
     }
 }
 
 impl FromIterator<Dot> for CausalContext {
     fn from_iter<I: IntoIterator<Item = Dot>>(dots: I) -> Self {
-        let mut context = Self::new();
-        dots.into_iter().for_each(|dot| context.see(dot));
-        context
+        let mut entries: Vec<_> = dots.into_iter().map(|dot| (dot.actor, dot.time)).collect();
+        // One sort and no insertions, because a client may send very many entries in the worst order. Of one actor the
+        // latest comes first and is kept.
+        entries.sort_unstable_by_key(|&(actor, time)| (actor, Reverse(time)));
+        entries.dedup_by_key(|entry| entry.0);
+        Self(Arc::new(entries))
     }
 }
 
@@ -126,7 +137,7 @@ impl CausalContext {
         out.put_u8(MAGIC);
         out.put_u8(VERSION);
         out.put_u64(object.0);
-        for (actor, time) in &self.0 {
+        for (actor, time) in self.entries() {
             out.put_u64(actor.0);
             out.put_u64(time.0);
         }
@@ -184,6 +195,15 @@ mod tests {
         assert!(!context.covers(dot(1, 6)) && !context.covers(dot(3, 1)));
         assert!(context.covers_all(&CausalContext::new()));
         assert!(!CausalContext::new().covers_all(&context));
+    }
+
+    #[test]
+    fn many_entries_in_the_worst_order_are_read_at_once() {
+        let dots = || (0..200_000).rev().flat_map(|actor| [dot(actor, 1), dot(actor, 2)]);
+        let bytes = dots().collect::<CausalContext>().encode(identity("k"));
+        let context = CausalContext::decode(&bytes, identity("k")).unwrap();
+        assert!(context.entries().iter().map(|&(actor, _)| actor).eq((0..200_000).map(ActorId)));
+        assert!(dots().all(|dot| context.covers(dot)));
     }
 
     #[test]

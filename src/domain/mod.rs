@@ -13,3 +13,4 @@ pub mod object;
 pub mod props;
 pub mod quorum;
 pub mod replica;
+pub mod ring;

@@ -121,6 +121,17 @@ pub fn is_tombstone(cells: &LiveCells) -> bool {
     !exists(cells) && cells.siblings().next().is_some()
 }
 
+/// What a put or delete writes, and what the object then is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The effect.
+    pub delta: Delta,
+    /// Values side by side afterwards. Data type content counts as one.
+    pub siblings: usize,
+    /// Bytes of all plain values and their metadata afterwards.
+    pub size_bytes: usize,
+}
+
 /// A write of one plain value.
 #[derive(Clone, Debug)]
 pub struct Put {
@@ -144,7 +155,7 @@ impl Put {
         dot: Dot,
         props: &BucketProps,
         limits: ObjectLimits,
-    ) -> Result<Delta, ObjectError> {
+    ) -> Result<Written, ObjectError> {
         self.check_condition(seen)?;
         let mut covered = self.context;
         if !props.keeps_siblings() {
@@ -154,13 +165,13 @@ impl Put {
         let replaces_data_type = !data_type.is_empty() && covered.covers_all(&data_type);
         let kept: Vec<&Content> = seen.siblings().filter(|(dot, _)| !covered.covers(*dot)).map(|(_, c)| c).collect();
 
-        let count = kept.len() + 1 + usize::from(!data_type.is_empty() && !replaces_data_type);
-        if count > limits.siblings_max && !props.is_write_once() {
-            return Err(ObjectError::TooManySiblings(count));
+        let siblings = kept.len() + 1 + usize::from(!data_type.is_empty() && !replaces_data_type);
+        if siblings > limits.siblings_max && !props.is_write_once() {
+            return Err(ObjectError::TooManySiblings(siblings));
         }
-        let size = self.content.size_bytes() + kept.iter().map(|content| content.size_bytes()).sum::<usize>();
-        if size > limits.object_size_bytes_max && !props.is_write_once() {
-            return Err(ObjectError::TooLarge(size));
+        let size_bytes = self.content.size_bytes() + kept.iter().map(|content| content.size_bytes()).sum::<usize>();
+        if size_bytes > limits.object_size_bytes_max && !props.is_write_once() {
+            return Err(ObjectError::TooLarge(size_bytes));
         }
 
         let mut floors = Vec::new();
@@ -171,7 +182,8 @@ impl Put {
             floors.push(Floor { target: FloorTarget::Siblings, context: covered });
         }
         let key = CellKey { path: Path::root(), element: Element::Sibling(dot.time) };
-        Ok(Delta { dot, puts: vec![Cell { key, dot, payload: Payload::Content(self.content) }], floors })
+        let puts = vec![Cell { key, dot, payload: Payload::Content(self.content) }];
+        Ok(Written { delta: Delta { dot, puts, floors }, siblings, size_bytes })
     }
 
     fn check_condition(&self, seen: &LiveCells) -> Result<(), ObjectError> {
@@ -210,7 +222,7 @@ impl Delete {
         dot: Dot,
         props: &BucketProps,
         limits: ObjectLimits,
-    ) -> Result<Option<Delta>, ObjectError> {
+    ) -> Result<Option<Written>, ObjectError> {
         let context = match self.context {
             Some(context) => context,
             None if exists(seen) => context_of(seen),

@@ -253,6 +253,13 @@ impl BucketProps {
         self.datatype.as_deref().and_then(DataType::from_name)
     }
 
+    /// The precision of HyperLogLogs, in bits of the register's index: 4 to 16.
+    pub fn hll_precision(&self) -> u8 {
+        let precision = self.hll_precision.unwrap_or(HLL_PRECISION_DEFAULT);
+        // What is stored without effect in other buckets may be any number.
+        precision.clamp(*HLL_PRECISIONS.start(), *HLL_PRECISIONS.end()) as u8
+    }
+
     fn kind(&self, is_default: bool) -> Kind {
         match self.data_type() {
             _ if is_default => Kind::Default,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::cell::{Cell, CellKey, FloorTarget, LiveCells, Selection};
+use super::cell::{Cell, CellKey, FloorTarget, Floors, LiveCells, Selection};
 use super::context::CausalContext;
 use super::delta::Delta;
 use super::dot::ActorId;
@@ -13,7 +13,7 @@ use super::dot::ActorId;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replica {
     cells: BTreeMap<(CellKey, ActorId), Cell>,
-    floors: BTreeMap<FloorTarget, CausalContext>,
+    floors: Floors,
 }
 
 impl Replica {
@@ -29,7 +29,7 @@ impl Replica {
 
     /// Takes in another replica's whole state.
     pub fn merge(&mut self, other: &Replica) {
-        for (target, context) in &other.floors {
+        for (target, context) in other.floors.iter() {
             self.raise(target, context);
         }
         for cell in other.cells.values() {
@@ -50,7 +50,7 @@ impl Replica {
 
     /// Forgets the floors: right where the only writer's every cell is here already (`design.md` §1).
     pub fn forget_floors(&mut self) {
-        self.floors.clear();
+        self.floors = Floors::default();
     }
 
     /// The number of cells held.
@@ -60,13 +60,11 @@ impl Replica {
 
     fn raise(&mut self, target: &FloorTarget, context: &CausalContext) {
         self.cells.retain(|_, cell| !(context.covers(cell.dot) && target.reaches(&cell.key)));
-        self.floors.entry(target.clone()).or_default().join(context);
+        self.floors.raise(target.clone(), context);
     }
 
     fn put(&mut self, cell: &Cell) {
-        let ended =
-            |(target, context): (&FloorTarget, &CausalContext)| context.covers(cell.dot) && target.reaches(&cell.key);
-        if self.floors.iter().any(ended) {
+        if self.floors.end(&cell.key, cell.dot) {
             return;
         }
         match self.cells.entry((cell.key.clone(), cell.dot.actor)) {

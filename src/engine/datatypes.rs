@@ -86,7 +86,7 @@ impl Engine {
         if !object::exists(&seen) {
             return Ok(Fetched::NotFound);
         }
-        let value = value::fold(data_type, &seen).ok_or(EngineError::DataTypeUnavailable(data_type))?;
+        let value = value::fold(data_type, &seen);
         if seen.data_type_clock().is_empty() {
             return Ok(Fetched::OtherContent(value));
         }
@@ -122,14 +122,15 @@ impl Engine {
         let _stripe = inner.stripes.lock(name, patience).await?;
         let seen = inner.store.read(name, &operation.plan(context.is_some())).await?;
         let dot = inner.clock.draw().await?;
-        let request = Request { dot, assigned: dot.time, context: context.as_ref() };
+        let request =
+            Request { dot, assigned: dot.time, context: context.as_ref(), hll_precision: bucket.props.hll_precision() };
         let delta = update::resolve(&operation, request, &seen)?;
         inner.store.commit(name.clone(), delta).durable().await?;
         if !return_value {
             return Ok(Updated { value: None });
         }
         let seen = inner.store.read(name, &Selection::whole_object()).await?;
-        let value = value::fold(data_type, &seen).ok_or(EngineError::DataTypeUnavailable(data_type))?;
+        let value = value::fold(data_type, &seen);
         Ok(Updated { value: Some((value, object::context_of(&seen))) })
     }
 }

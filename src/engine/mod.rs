@@ -25,7 +25,9 @@ use crate::domain::index::IndexError;
 use crate::domain::object::{ObjectError, ObjectLimits};
 use crate::domain::props::{Hook, PropsError};
 use crate::domain::quorum::{Quorum, QuorumError};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+
+pub use crate::store::StoreError;
 
 pub use self::buckets::{BucketType, CreateError, TypeError};
 pub use self::datatypes::{DataTypeBucket, Fetched, Update, Updated};
@@ -141,9 +143,6 @@ pub enum EngineError {
         /// What the bucket holds.
         bucket: DataType,
     },
-    /// The data type is known but not served by this release.
-    #[error("{} values are not available in this release", .0.name())]
-    DataTypeUnavailable(DataType),
     /// The new properties were refused.
     #[error(transparent)]
     Props(#[from] PropsError),

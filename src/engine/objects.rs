@@ -11,7 +11,7 @@ use crate::domain::datatype::{DataType, Value, value};
 use crate::domain::dot::Dot;
 use crate::domain::index;
 use crate::domain::key::ObjectName;
-use crate::domain::object::{self, Content, Delete, Put, PutCondition};
+use crate::domain::object::{self, Content, Delete, Put, PutCondition, Written};
 use crate::domain::props::{BucketProps, Hook};
 use crate::domain::quorum::{self, Quorum, QuorumError};
 
@@ -114,8 +114,9 @@ impl Engine {
         content.modified = wall_clock();
         let put = Put { content, context, condition };
         let deleted = put.content.deleted;
-        let delta = put.resolve(&seen, dot, &props, inner.options.object_limits)?;
-        inner.store.commit(name.clone(), delta).durable().await?;
+        let written = put.resolve(&seen, dot, &props, inner.options.object_limits)?;
+        self.warn_of_size(name, &written);
+        inner.store.commit(name.clone(), written.delta).durable().await?;
         if !return_view && !deleted {
             return Ok(None);
         }
@@ -152,9 +153,9 @@ impl Engine {
         let seen = inner.store.read(name, &Selection::values()).await?;
         let dot = inner.clock.draw().await?;
         let delete = Delete { context, deleted_at: wall_clock() };
-        let Some(delta) = delete.resolve(&seen, dot, &props, inner.options.object_limits)? else { return Ok(()) };
+        let Some(written) = delete.resolve(&seen, dot, &props, inner.options.object_limits)? else { return Ok(()) };
         check_hooks(&props)?;
-        inner.store.commit(name.clone(), delta).durable().await?;
+        inner.store.commit(name.clone(), written.delta).durable().await?;
         let seen = inner.store.read(name, &Selection::values()).await?;
         self.notice_tombstones(name, &seen);
         Ok(())
@@ -165,6 +166,16 @@ impl Engine {
         let mut context = CausalContext::decode(bytes, ObjectIdentity::of(name))?;
         context.clamp_to_issued(self.inner.store.actor(), self.inner.clock.issued());
         Ok(context)
+    }
+
+    fn warn_of_size(&self, name: &ObjectName, written: &Written) {
+        let Written { siblings, size_bytes, .. } = *written;
+        let warnings = self.inner.options.object_warnings;
+        if siblings > warnings.siblings_max || size_bytes > warnings.object_size_bytes_max {
+            let key = String::from_utf8_lossy(&name.key);
+            let bucket = String::from_utf8_lossy(&name.bucket.bucket);
+            tracing::warn!(%bucket, %key, siblings, size_bytes, "an object grows beyond what reads well");
+        }
     }
 
     fn notice_tombstones(&self, name: &ObjectName, seen: &LiveCells) {
@@ -182,7 +193,7 @@ fn view(name: &ObjectName, props: &BucketProps, seen: &LiveCells, with_value: bo
         None => None,
         Some(dot) => {
             let data_type = data_type_of(name, props);
-            let value = with_value.then(|| value::fold(data_type, seen)).flatten();
+            let value = with_value.then(|| value::fold(data_type, seen));
             Some(TypedContent { dot, data_type, value })
         }
     };

@@ -19,6 +19,7 @@ pub(super) async fn dispatch(service: &Service, state: &mut ClientState, request
         Request::GetBucket(request) => bucket::props::get(service, request)?,
         Request::SetBucket(request) => bucket::props::set(service, request).await?,
         Request::ResetBucket(request) => bucket::reset::reset(service, request).await?,
+        Request::Preflist(request) => bucket::preflist::preflist(service, request)?,
         Request::GetBucketType(request) => bucket::type_props::get(service, request)?,
         Request::SetBucketType(request) => bucket::type_props::set(service, request).await?,
         Request::CounterUpdate(request) => datatype::counter::update(service, request).await?,
@@ -27,7 +28,6 @@ pub(super) async fn dispatch(service: &Service, state: &mut ClientState, request
         Request::DtUpdate(request) => datatype::update::update(service, state, request).await?,
         Request::MapReduce(request) => return kv::map_reduce::map_reduce(service, request),
         Request::Index(_) => return Err(unavailable("A secondary index query")),
-        Request::Preflist(_) => return Err(unavailable("A preflist")),
         Request::CsBucket(_) => return Err(unavailable("A bucket fold")),
     };
     Ok(Answer::Reply(reply))

@@ -8,12 +8,11 @@ use crate::domain::datatype::UpdateError;
 use crate::domain::index::IndexFailure;
 use crate::domain::object::ObjectError;
 use crate::domain::props::Hook;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, StoreError};
 use crate::erlang::print::{atom, binary};
 use crate::message::generated::RpbErrorResp;
 use crate::message::map_op::MapOpError;
 use crate::message::{MessageError, Reply};
-use crate::store::StoreError;
 
 /// A request that gets an error instead of its reply.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,7 +84,6 @@ impl From<EngineError> for Refusal {
                 let (operation, bucket) = (operation.name(), bucket.name());
                 format!("Operation type is `{operation}` but  bucket type is `{bucket}`.")
             }
-            EngineError::DataTypeUnavailable(_) => error.to_string(),
             EngineError::Props(error) => format!("Invalid bucket properties: {error}"),
             EngineError::Timeout => "timeout".into(),
             EngineError::Store(error) => return store(&error),

@@ -7,7 +7,12 @@
 //! - A delta is applied whole or not at all. It is *visible* to reads and *durable* once its [`Ticket`] resolves.
 //! - The caller serializes the updates of one object: it holds the object's stripe from the read until the ticket
 //!   resolves. Reads may run at any time and see each delta whole or not at all.
-//! - Reads hand out live cells only: those above every floor on their way.
+//! - No two deltas have the same dot, whatever their objects, and the times of one actor's dots rise at each object: a
+//!   put replaces what the actor has at its key.
+//! - Every delta that puts content of a data type writes the presence cell of the root too, and only a floor of the
+//!   root's subtree ends that cell: it says whether there is such content.
+//! - Reads hand out live cells only: those above every floor on their way. A floor is forgotten when what it ended is
+//!   gone: all that its context covers has been here.
 //! - After a failed or uncertain write the store takes no further writes: each answers [`StoreError::ReadOnly`].
 //! - Names are listed while the object has a value that is no tombstone, or data type content.
 
@@ -84,7 +89,7 @@ pub enum StoreError {
     /// The store was closed before the write was durable.
     #[error("the store is closing")]
     Closed,
-    /// The engine reported an error on a read.
+    /// The engine reported an error. A write that is told so may be durable or not; a later one is told `ReadOnly`.
     #[error("the storage engine failed: {reason}")]
     Engine {
         /// What it said.

@@ -3,6 +3,7 @@
 //! [`Operation::plan`] says what to read, [`update::resolve`] turns what was read into a delta or an error, and
 //! [`value::fold`] turns live cells into a value. The rules are those of `datatypes.md` §16.1.
 
+pub mod hll;
 pub mod update;
 pub mod value;
 
@@ -62,6 +63,8 @@ pub enum Operation {
     Set(SetOperation),
     /// Adds members to a grow-only set.
     GSet(Vec<Bytes>),
+    /// Adds elements to a HyperLogLog.
+    Hll(Vec<Bytes>),
     /// Changes a map.
     Map(MapOperation),
 }
@@ -131,6 +134,7 @@ impl Operation {
             Self::Counter(_) => DataType::Counter,
             Self::Set(_) => DataType::Set,
             Self::GSet(_) => DataType::GSet,
+            Self::Hll(_) => DataType::Hll,
             Self::Map(_) => DataType::Map,
         }
     }
@@ -144,6 +148,7 @@ impl Operation {
             Self::Counter(_) => plan.see(&root, Element::Counter),
             Self::Set(operation) => plan.set(&root, operation),
             Self::GSet(_) => {}
+            Self::Hll(_) => plan.see(&root, Element::Hll),
             Self::Map(operation) => plan.map(&root, operation),
         }
         plan.selections.sort();

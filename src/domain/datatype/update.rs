@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::hll::Sketch;
 use super::{FieldOperation, MapOperation, Operation, SetOperation};
 use crate::domain::cell::{
-    Cell, CellKey, CounterShare, Element, FieldKind, FieldName, Floor, FloorTarget, LiveCells, Path, Payload,
+    Cell, CellKey, CounterShare, Element, FieldKind, FieldName, FloorTarget, Floors, LiveCells, Path, Payload,
     RegisterValue,
 };
 use crate::domain::context::CausalContext;
@@ -37,17 +38,20 @@ pub struct Request<'a> {
     pub assigned: Time,
     /// What the client has seen; `None` when it sent no context.
     pub context: Option<&'a CausalContext>,
+    /// The bucket's precision for HyperLogLogs. A lower one that the object has is kept.
+    pub hll_precision: u8,
 }
 
 /// The delta of an update, given the live cells that [`Operation::plan`] asks for.
 pub fn resolve(operation: &Operation, request: Request<'_>, seen: &LiveCells) -> Result<Delta, UpdateError> {
-    let mut update = Update { request, seen, puts: BTreeMap::new(), floors: BTreeMap::new() };
+    let mut update = Update { request, seen, puts: BTreeMap::new(), floors: Floors::default() };
     let root = Path::root();
     update.put(&root, Element::Presence, Payload::Mark);
     match operation {
         Operation::Counter(amount) => update.increment(&root, *amount)?,
         Operation::Set(operation) => update.set(&root, operation)?,
         Operation::GSet(adds) => update.add(&root, adds),
+        Operation::Hll(elements) => update.add_to_estimate(elements),
         Operation::Map(operation) => update.map(&root, operation)?,
     }
     update.replace_tombstones();
@@ -59,7 +63,7 @@ struct Update<'a> {
     request: Request<'a>,
     seen: &'a LiveCells,
     puts: BTreeMap<CellKey, Payload>,
-    floors: BTreeMap<FloorTarget, CausalContext>,
+    floors: Floors,
 }
 
 impl Update<'_> {
@@ -102,6 +106,19 @@ impl Update<'_> {
         }
     }
 
+    /// Raises the own registers; the other actors' stay where they are.
+    fn add_to_estimate(&mut self, elements: &[Bytes]) {
+        let key = CellKey { path: Path::root(), element: Element::Hll };
+        let mut sketch = Sketch::new(self.request.hll_precision);
+        for cell in self.live(&key).filter(|cell| cell.dot.actor == self.request.dot.actor) {
+            if let Payload::Hll(registers) = &cell.payload {
+                sketch.take_in(registers);
+            }
+        }
+        elements.iter().for_each(|element| sketch.add(element));
+        self.puts.insert(key, Payload::Hll(sketch.pack()));
+    }
+
     /// Makes a field present without changing its value (`datatypes.md` §2, the preview layout's adds).
     fn add_field(&mut self, path: &Path, kind: FieldKind) -> Result<(), UpdateError> {
         self.put(path, Element::Presence, Payload::Mark);
@@ -110,27 +127,20 @@ impl Update<'_> {
 
     fn increment(&mut self, path: &Path, amount: i64) -> Result<(), UpdateError> {
         let key = CellKey { path: path.clone(), element: Element::Counter };
-        let pending = match self.puts.get(&key) {
-            Some(Payload::Counter(share)) => Some(*share),
-            _ => None,
-        };
-        let mut others = CounterTotal::default();
         let mut own = CounterShare::default();
+        let mut others = CounterShare::default();
         for cell in self.live(&key) {
             if let Payload::Counter(share) = cell.payload {
-                if cell.dot.actor == self.request.dot.actor { own = share } else { others.add(share) }
+                if cell.dot.actor == self.request.dot.actor { own = share } else { others = others.and(share) }
             }
         }
-        let before = pending.unwrap_or(own);
-        let after = before.plus(amount);
-        let total = |share| {
-            let mut total = others;
-            total.add(share);
-            total.value()
-        };
-        let leaves_range = |total: i128| i64::try_from(total).is_err();
-        // A value that merging took outside may be brought back, step by step.
-        if leaves_range(total(after)) && total(after).abs() >= total(before).abs() {
+        if let Some(Payload::Counter(share)) = self.puts.get(&key) {
+            own = *share;
+        }
+        let after = own.plus(amount);
+        let (total_before, total_after) = (others.and(own).value(), others.and(after).value());
+        // A value that merging alone took outside may stay there, or be brought back step by step.
+        if i64::try_from(total_after).is_err() && total_after.abs() > total_before.abs() {
             return Err(UpdateError::CounterOverflow);
         }
         self.puts.insert(key, Payload::Counter(after));
@@ -162,20 +172,20 @@ impl Update<'_> {
     /// remove; with a context that is not asked.
     fn remove_element(&mut self, key: CellKey) -> bool {
         if let Some(context) = self.request.context {
-            self.raise(FloorTarget::Element(key), context.clone());
+            self.floors.raise(FloorTarget::Element(key), context);
             return true;
         }
         let there: CausalContext = self.live(&key).map(|cell| cell.dot).collect();
         let pending = self.puts.remove(&key).is_some();
         let found = pending || !there.is_empty();
-        self.raise(FloorTarget::Element(key), there);
+        self.floors.raise(FloorTarget::Element(key), &there);
         found
     }
 
     fn remove_field(&mut self, parent: &Path, field: &FieldName) -> Result<(), UpdateError> {
         let path = parent.child(field.clone());
         if let Some(context) = self.request.context {
-            self.raise(FloorTarget::Subtree(path), context.clone());
+            self.floors.raise(FloorTarget::Subtree(path), context);
             return Ok(());
         }
         let presence = CellKey { path: path.clone(), element: Element::Presence };
@@ -184,9 +194,13 @@ impl Update<'_> {
             return Err(UpdateError::FieldNotPresent(field.clone()));
         }
         // The floor ends what was there before the request; what the request itself wrote is dropped here, because a
-        // floor at its own dot would also end what its later operations write.
-        self.puts.retain(|key, _| !key.path.is_within(&path));
-        self.raise(FloorTarget::Subtree(path), there);
+        // floor at its own dot would also end what its later operations write. Keys within a path stand together, the
+        // path's own presence first.
+        let within = self.puts.range(presence..).map(|(key, _)| key).take_while(|key| key.path.is_within(&path));
+        for key in within.cloned().collect::<Vec<_>>() {
+            self.puts.remove(&key);
+        }
+        self.floors.raise(FloorTarget::Subtree(path), &there);
         Ok(())
     }
 
@@ -194,63 +208,49 @@ impl Update<'_> {
     fn replace_tombstones(&mut self) {
         for (dot, _) in self.seen.siblings().filter(|(_, content)| content.deleted) {
             let key = CellKey { path: Path::root(), element: Element::Sibling(dot.time) };
-            self.floors.entry(FloorTarget::Element(key)).or_default().see(dot);
+            self.floors.raise(FloorTarget::Element(key), &CausalContext::from_iter([dot]));
         }
     }
 
     /// The cells at a key that were there before the request and that it has not removed.
     fn live(&self, key: &CellKey) -> impl Iterator<Item = &Cell> {
-        let ending: Vec<&CausalContext> =
-            self.floors.iter().filter(|(target, _)| target.reaches(key)).map(|(_, context)| context).collect();
-        self.seen.at(key).iter().filter(move |cell| !ending.iter().any(|context| context.covers(cell.dot)))
+        self.seen.at(key).iter().filter(|cell| !self.floors.end(&cell.key, cell.dot))
     }
 
     fn put(&mut self, path: &Path, element: Element, payload: Payload) {
         self.puts.insert(CellKey { path: path.clone(), element }, payload);
     }
 
-    fn raise(&mut self, target: FloorTarget, context: CausalContext) {
-        if !context.is_empty() {
-            self.floors.entry(target).or_default().join(&context);
-        }
-    }
-
     fn into_delta(self) -> Delta {
         let dot = self.request.dot;
         let puts = self.puts.into_iter().map(|(key, payload)| Cell { key, dot, payload }).collect();
-        let floors = self.floors.into_iter().map(|(target, context)| Floor { target, context }).collect();
-        Delta { dot, puts, floors }
+        Delta { dot, puts, floors: self.floors.into_list() }
     }
 }
 
-/// A counter's total over the actors' shares.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CounterTotal(CounterShare);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::datatype::DataType;
+    use crate::domain::datatype::value::{Value, fold};
+    use crate::domain::dot::ActorId;
 
-impl CounterTotal {
-    pub(super) fn add(&mut self, share: CounterShare) {
-        self.0.incremented = self.0.incremented.saturating_add(share.incremented);
-        self.0.decremented = self.0.decremented.saturating_add(share.decremented);
+    #[test]
+    fn a_counter_that_merging_took_out_of_range_takes_what_brings_it_no_further() {
+        let share = |actor, time, incremented: u64| Cell {
+            key: CellKey { path: Path::root(), element: Element::Counter },
+            dot: Dot { actor: ActorId(actor), time: Time(time) },
+            payload: Payload::Counter(CounterShare { incremented: incremented.into(), decremented: 0 }),
+        };
+        let largest = i64::MAX as u64;
+        let seen = LiveCells::new(vec![share(1, 1, largest), share(2, 2, largest)]);
+        assert_eq!(fold(DataType::Counter, &seen), Value::Counter(i64::MAX));
+        let after = |amount| {
+            let dot = Dot { actor: ActorId(1), time: Time(3) };
+            let request = Request { dot, assigned: dot.time, context: None, hll_precision: 14 };
+            resolve(&Operation::Counter(amount), request, &seen)
+        };
+        assert_eq!(after(1), Err(UpdateError::CounterOverflow));
+        assert!(after(0).is_ok() && after(-1).is_ok() && after(i64::MIN).is_ok());
     }
-
-    pub(super) fn value(self) -> i128 {
-        let CounterShare { incremented, decremented } = self.0;
-        if incremented >= decremented {
-            i128::try_from(incremented - decremented).unwrap_or(i128::MAX)
-        } else {
-            i128::try_from(decremented - incremented).map_or(i128::MIN, |n| -n)
-        }
-    }
-}
-
-/// The value of a counter whose live shares these are, clamped to what the protocol can carry.
-pub(super) fn counter_value(cells: &[Cell]) -> i64 {
-    let mut total = CounterTotal::default();
-    for cell in cells {
-        if let Payload::Counter(share) = cell.payload {
-            total.add(share);
-        }
-    }
-    let value = total.value();
-    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::DataType;
-use super::update::counter_value;
-use crate::domain::cell::{Cell, Element, FieldKind, FieldName, LiveCells, Payload, RegisterValue};
+use super::hll::Sketch;
+use crate::domain::cell::{Cell, CounterShare, Element, FieldKind, FieldName, LiveCells, Payload, RegisterValue};
 
 /// A data type's value. Members and fields are in the order of their keys: by bytes, then by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Value {
     Set(Vec<Bytes>),
     /// A grow-only set's members.
     GSet(Vec<Bytes>),
+    /// A HyperLogLog's estimate of how many distinct elements were added.
+    Hll(u64),
     /// A map's fields.
     Map(Vec<(FieldName, FieldValue)>),
 }
@@ -35,21 +37,21 @@ pub enum FieldValue {
 }
 
 impl Value {
-    /// The value of a data type that holds nothing; `None` for a type whose value this release cannot compute.
-    pub fn empty(data_type: DataType) -> Option<Self> {
+    /// The value of a data type that holds nothing.
+    pub fn empty(data_type: DataType) -> Self {
         fold(data_type, &LiveCells::default())
     }
 }
 
 /// The value of the data type content among an object's live cells.
-pub fn fold(data_type: DataType, cells: &LiveCells) -> Option<Value> {
-    let content = cells.all();
+pub fn fold(data_type: DataType, cells: &LiveCells) -> Value {
+    let own = own_elements(cells.all(), 0);
     match data_type {
-        DataType::Counter => Some(Value::Counter(counter_value(own_elements(content, 0)))),
-        DataType::Set => Some(Value::Set(members(own_elements(content, 0)))),
-        DataType::GSet => Some(Value::GSet(members(own_elements(content, 0)))),
-        DataType::Map => Some(Value::Map(fields(content, 0))),
-        DataType::Hll => None,
+        DataType::Counter => Value::Counter(counter(own)),
+        DataType::Set => Value::Set(members(own)),
+        DataType::GSet => Value::GSet(members(own)),
+        DataType::Hll => Value::Hll(estimate(own)),
+        DataType::Map => Value::Map(fields(cells.all(), 0)),
     }
 }
 
@@ -65,7 +67,7 @@ fn fields(cells: &[Cell], depth: usize) -> Vec<(FieldName, FieldValue)> {
         // A field exists while its presence is live, whatever its value.
         own.iter().find(|cell| cell.key.element == Element::Presence)?;
         let value = match name.kind {
-            FieldKind::Counter => FieldValue::Counter(counter_value(own)),
+            FieldKind::Counter => FieldValue::Counter(counter(own)),
             FieldKind::Set => FieldValue::Set(members(own)),
             FieldKind::Register => FieldValue::Register(register(own)),
             FieldKind::Flag => FieldValue::Flag(own.iter().any(|cell| cell.key.element == Element::Flag)),
@@ -81,6 +83,16 @@ fn own_elements(cells: &[Cell], depth: usize) -> &[Cell] {
     &cells[..cells.partition_point(|cell| cell.key.path.fields().len() <= depth)]
 }
 
+/// A counter's sum, clamped to what the protocol can carry.
+fn counter(cells: &[Cell]) -> i64 {
+    let shares = cells.iter().filter_map(|cell| match cell.payload {
+        Payload::Counter(share) => Some(share),
+        _ => None,
+    });
+    let sum = shares.fold(CounterShare::default(), CounterShare::and).value();
+    sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+}
+
 fn members(cells: &[Cell]) -> Vec<Bytes> {
     let mut members: Vec<Bytes> = Vec::new();
     for cell in cells {
@@ -91,6 +103,14 @@ fn members(cells: &[Cell]) -> Vec<Bytes> {
         }
     }
     members
+}
+
+fn estimate(cells: &[Cell]) -> u64 {
+    let registers = cells.iter().filter_map(|cell| match &cell.payload {
+        Payload::Hll(registers) => Some(registers),
+        _ => None,
+    });
+    Sketch::union(registers).map_or(0, |sketch| sketch.estimate())
 }
 
 fn register(cells: &[Cell]) -> Bytes {

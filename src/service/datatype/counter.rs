@@ -59,6 +59,6 @@ pub(super) async fn increment(
     let updated = service.engine.update(name, &bucket, update).await?;
     Ok(updated.value.and_then(|(value, _)| match value {
         Value::Counter(value) => Some(value),
-        Value::Set(_) | Value::GSet(_) | Value::Map(_) => None,
+        Value::Set(_) | Value::GSet(_) | Value::Map(_) | Value::Hll(_) => None,
     }))
 }

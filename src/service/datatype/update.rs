@@ -100,8 +100,8 @@ fn operation(service: &Service, state: &mut ClientState, op: DtOp) -> Result<Ope
     if let Some(SetOp { adds, removes }) = op.set_op {
         return Ok(Operation::Set(SetOperation { adds, removes }));
     }
-    if op.hll_op.is_some() {
-        return Err(Refusal::open("HyperLogLog updates are not available in this release of Ombak"));
+    if let Some(op) = op.hll_op {
+        return Ok(Operation::Hll(op.adds));
     }
     if let Some(op) = op.gset_op {
         return Ok(Operation::GSet(op.adds));

@@ -27,6 +27,7 @@ pub(in crate::service) fn value(value: Value) -> DtValue {
         Value::Counter(counter) => DtValue { counter_value: Some(counter), ..empty },
         Value::Set(members) => DtValue { set_value: members, ..empty },
         Value::GSet(members) => DtValue { gset_value: members, ..empty },
+        Value::Hll(estimate) => DtValue { hll_value: Some(estimate), ..empty },
         Value::Map(fields) => DtValue { map_value: entries(fields), ..empty },
     }
 }

@@ -1,34 +1,33 @@
 //! The committer: the one thread that writes. It turns what waits in the queue into rows and makes all of it durable with one
 //! fsync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use fjall::PersistMode;
 use tokio::sync::oneshot;
 
-use super::engine_error;
-use super::layout::{self, CellRow, RowId, RowKey};
-use super::record::{self, Header};
+use super::layout::{self, RowId, RowKey};
+use super::packed::PackedRows;
+use super::record::{self, Header, SiblingEntry};
 use super::rows::{self, Range, Rows, View, Visitor};
-use super::sweep::Sweeper;
-use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path};
+use super::sweep::{self, Sweeper};
+use super::{RowLimits, engine_error};
+use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path, Payload};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
-use crate::domain::dot::{ActorId, Dot, Time};
+use crate::domain::dot::{Dot, Time};
 use crate::domain::key::ObjectName;
 use crate::store::{StoreError, Ticket};
 
-/// A field remove deletes up to this many rows at once. What is larger gets a floor row, and is swept.
-const ROWS_ENDED_AT_ONCE_MAX: usize = 128;
-/// The most writes of one batch. More of them wait for the next fsync; a bound keeps a batch's memory in sight.
+/// The most writes of one batch. More of them wait for the next fsync.
 const WRITES_PER_BATCH_MAX: usize = 4096;
+/// A batch that has grown to this many bytes takes no more writes. Its last one may carry it past this.
+const BATCH_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One write that waits.
 pub(super) enum Work {
@@ -37,7 +36,7 @@ pub(super) enum Work {
     ClockBound(Time),
 }
 
-type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
+pub(super) type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
 
 /// The way to the committer. It is bounded by the callers: each waits for its ticket before it writes again.
 pub(super) struct WorkQueue {
@@ -49,8 +48,11 @@ impl WorkQueue {
     pub(super) fn push(&self, work: Work) -> Ticket {
         let (resolver, ticket) = Ticket::pending();
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = sender.as_ref().is_some_and(|sender| sender.send((work, resolver)).is_ok());
-        if sent { ticket } else { Ticket::resolved(Err(StoreError::Closed)) }
+        let Some(sender) = sender.as_ref() else { return Ticket::resolved(Err(StoreError::Closed)) };
+        if sender.send((work, resolver)).is_err() {
+            return Ticket::resolved(Err(StoreError::ReadOnly { reason: "the committer ended".into() }));
+        }
+        ticket
     }
 
     pub(super) fn close(&self) {
@@ -61,6 +63,7 @@ impl WorkQueue {
 pub(super) struct Committer {
     rows: Rows,
     queue: Receiver<Waiting>,
+    limits: RowLimits,
     sweeper: Sweeper,
     /// Why no more writes are taken.
     failure: Option<Arc<str>>,
@@ -68,40 +71,24 @@ pub(super) struct Committer {
 
 impl Committer {
     /// Starts the thread, which runs until the queue is closed and empty.
-    pub(super) fn start(rows: Rows) -> Result<(WorkQueue, JoinHandle<()>), StoreError> {
-        let sweeper = Sweeper::load(&rows)?;
+    pub(super) fn start(rows: Rows, limits: RowLimits) -> Result<(WorkQueue, JoinHandle<()>), StoreError> {
         let (sender, queue) = mpsc::channel();
-        let committer = Self { rows, queue, sweeper, failure: None };
+        let committer = Self::new(rows, queue, limits)?;
         let thread = thread::Builder::new().name("committer".into()).spawn(move || committer.run());
         let thread = thread.map_err(|error| StoreError::Engine { reason: error.to_string() })?;
         Ok((WorkQueue { sender: Mutex::new(Some(sender)) }, thread))
     }
 
+    pub(super) fn new(rows: Rows, queue: Receiver<Waiting>, limits: RowLimits) -> Result<Self, StoreError> {
+        let sweeper = Sweeper::load(&rows, limits)?;
+        Ok(Self { rows, queue, limits, sweeper, failure: None })
+    }
+
     fn run(mut self) {
         while let Some(first) = self.next() {
-            let mut batch = Batch::new(&self.rows);
-            let mut written = Vec::new();
-            let mut waiting = Some(first);
-            while let Some((work, resolver)) = waiting {
-                match self.failure.clone() {
-                    Some(reason) => resolve(resolver, Err(StoreError::ReadOnly { reason: reason.to_string() })),
-                    None => match batch.add(work) {
-                        Ok(()) => written.push(resolver),
-                        Err(error) => resolve(resolver, Err(error)),
-                    },
-                }
-                waiting = if written.len() < WRITES_PER_BATCH_MAX { self.queue.try_recv().ok() } else { None };
-            }
-            if written.is_empty() {
-                continue;
-            }
-            let queued = std::mem::take(&mut batch.queued);
-            let result = batch.commit(Some(PersistMode::SyncData));
-            match &result {
-                Ok(()) => self.sweeper.add(queued),
-                Err(error) => self.fail(error),
-            }
-            written.into_iter().for_each(|resolver| resolve(resolver, result.clone()));
+            self.write(first);
+            // A step after every batch, so that the sweep keeps up where writes never cease.
+            self.sweep();
         }
         // The last rows that the sweep changed, and the engine's own files.
         if self.failure.is_none()
@@ -113,22 +100,55 @@ impl Committer {
 
     /// The next write; `None` when the queue is closed. While nothing waits, dead rows are swept.
     fn next(&mut self) -> Option<Waiting> {
-        loop {
-            if self.failure.is_some() || self.sweeper.is_idle() {
-                return self.queue.recv().ok();
-            }
+        while self.failure.is_none() && !self.sweeper.is_idle() {
             match self.queue.try_recv() {
                 Ok(waiting) => return Some(waiting),
                 Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) => {
-                    let mut batch = Batch::new(&self.rows);
-                    // Not synced: a later write's fsync covers it, and a crash before that only leaves dead rows.
-                    let swept = self.sweeper.step(&mut batch).and_then(|()| batch.commit(None));
-                    if let Err(error) = swept {
-                        self.fail(&error);
-                    }
-                }
+                Err(TryRecvError::Empty) => self.sweep(),
             }
+        }
+        self.queue.recv().ok()
+    }
+
+    /// Makes one write and all that wait behind it durable together.
+    pub(super) fn write(&mut self, first: Waiting) {
+        let mut batch = Batch::new(&self.rows);
+        let mut written = Vec::new();
+        let mut waiting = Some(first);
+        while let Some((work, resolver)) = waiting {
+            match &self.failure {
+                Some(reason) => resolve(resolver, Err(StoreError::ReadOnly { reason: reason.to_string() })),
+                None => match batch.add(work, self.limits) {
+                    Ok(()) => written.push(resolver),
+                    Err(error) => resolve(resolver, Err(error)),
+                },
+            }
+            let full = written.len() >= WRITES_PER_BATCH_MAX || batch.size_bytes >= BATCH_SIZE_BYTES_MAX;
+            waiting = if full { None } else { self.queue.try_recv().ok() };
+        }
+        let queued = std::mem::take(&mut batch.queued);
+        let result = batch.commit(Some(PersistMode::SyncData));
+        match &result {
+            Ok(()) => self.sweeper.add(queued),
+            Err(error) => self.fail(error),
+        }
+        written.into_iter().for_each(|resolver| resolve(resolver, result.clone()));
+    }
+
+    /// Does a bounded piece of the sweep, if there is any to do.
+    pub(super) fn sweep(&mut self) {
+        if self.failure.is_some() || self.sweeper.is_idle() {
+            return;
+        }
+        let mut batch = Batch::new(&self.rows);
+        // A row that cannot be read stops its own sweep and no write.
+        if let Err(error) = self.sweeper.step(&mut batch) {
+            tracing::error!(%error, "dead rows cannot be swept; the next start tries again");
+            return;
+        }
+        // Not synced: a later write's fsync covers it, and a crash before that only leaves dead rows.
+        if let Err(error) = batch.commit(None) {
+            self.fail(&error);
         }
     }
 
@@ -147,8 +167,12 @@ fn resolve(resolver: oneshot::Sender<Result<(), StoreError>>, result: Result<(),
 pub(super) struct Batch<'a> {
     rows: &'a Rows,
     changed: BTreeMap<Bytes, Option<Bytes>>,
+    /// What `changed` held before the write that is being added, the latest change last.
+    undo: Vec<(Bytes, Option<Option<Bytes>>)>,
     /// Queue rows of sweeps that the batch asks for.
     pub(super) queued: Vec<(Bytes, Bytes)>,
+    /// Bytes put, those of rows that changed again included.
+    size_bytes: usize,
 }
 
 impl View for Batch<'_> {
@@ -166,24 +190,22 @@ impl View for Batch<'_> {
         let mut stored = self.rows.keyspace.range((range.start.clone(), range.end.clone()));
         let mut next_stored = next_row(&mut stored)?;
         loop {
-            let changed_first = match (changed.peek(), &next_stored) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some((changed, _)), Some((stored, _))) => *changed <= stored,
+            let stored_first = match (changed.peek(), &next_stored) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some((changed, _)), Some((stored, _))) => stored < *changed,
             };
-            let row = if changed_first {
+            let row = if stored_first {
+                let row = next_stored.take();
+                next_stored = next_row(&mut stored)?;
+                row
+            } else {
                 let Some((key, value)) = changed.next() else { return Ok(()) };
                 if next_stored.as_ref().is_some_and(|(stored, _)| stored == key) {
                     next_stored = next_row(&mut stored)?;
                 }
                 value.clone().map(|value| (key.clone(), value))
-            } else {
-                std::mem::replace(&mut next_stored, None)
             };
-            if !changed_first {
-                next_stored = next_row(&mut stored)?;
-            }
             if let Some((key, value)) = row
                 && visit(key, value)?.is_break()
             {
@@ -205,15 +227,22 @@ fn next_row(rows: &mut fjall::Iter) -> Result<Option<(Bytes, Bytes)>, StoreError
 
 impl<'a> Batch<'a> {
     pub(super) fn new(rows: &'a Rows) -> Self {
-        Self { rows, changed: BTreeMap::new(), queued: Vec::new() }
+        Self { rows, changed: BTreeMap::new(), undo: Vec::new(), queued: Vec::new(), size_bytes: 0 }
     }
 
     pub(super) fn put(&mut self, key: Bytes, value: Bytes) {
-        self.changed.insert(key, Some(value));
+        self.size_bytes += key.len() + value.len();
+        self.change(key, Some(value));
     }
 
     pub(super) fn delete(&mut self, key: Bytes) {
-        self.changed.insert(key, None);
+        self.size_bytes += key.len();
+        self.change(key, None);
+    }
+
+    fn change(&mut self, key: Bytes, value: Option<Bytes>) {
+        let before = self.changed.insert(key.clone(), value);
+        self.undo.push((key, before));
     }
 
     /// Writes the batch, durable when `durability` says so.
@@ -229,27 +258,41 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes in one write, whole or not at all.
-    fn add(&mut self, work: Work) -> Result<(), StoreError> {
+    fn add(&mut self, work: Work, limits: RowLimits) -> Result<(), StoreError> {
+        let queued = self.queued.len();
+        let added = self.try_add(work, limits);
+        if added.is_err() {
+            // What a write read may be damaged; those beside it in the batch are not.
+            for (key, before) in self.undo.drain(..).rev() {
+                match before {
+                    Some(value) => self.changed.insert(key, value),
+                    None => self.changed.remove(&key),
+                };
+            }
+            self.queued.truncate(queued);
+        }
+        self.undo.clear();
+        added
+    }
+
+    fn try_add(&mut self, work: Work, limits: RowLimits) -> Result<(), StoreError> {
         match work {
             Work::ClockBound(bound) => {
-                let (key, value) = Rows::clock_row(bound);
-                self.put(key, value);
+                let key = layout::own_clock();
+                let value = record::encode_time(&key, bound);
+                self.put(key.row, value);
             }
             Work::Record(name, value) => {
                 let key = layout::record(&name);
                 match value {
-                    Some(value) => self.put(key, record::encode_record(&value)),
-                    None => self.delete(key),
+                    Some(value) => {
+                        let value = record::encode_record(&key, &value);
+                        self.put(key.row, value);
+                    }
+                    None => self.delete(key.row),
                 }
             }
-            Work::Delta(name, delta) => {
-                // A write that cannot read what it needs changes nothing, so it works on rows of its own.
-                let mut change = ObjectChange::begin(self, &name)?;
-                change.apply(delta)?;
-                let (changed, queued) = change.finish();
-                self.changed.extend(changed);
-                self.queued.extend(queued);
-            }
+            Work::Delta(name, delta) => ObjectChange::begin(self, limits, &name, delta.dot)?.apply(delta)?,
         }
         Ok(())
     }
@@ -257,185 +300,211 @@ impl<'a> Batch<'a> {
 
 /// One object's rows while a delta is turned into them.
 struct ObjectChange<'a, 'b> {
-    batch: &'a Batch<'b>,
+    batch: &'a mut Batch<'b>,
+    limits: RowLimits,
     name: RowKey,
     header: Header,
     stored: Option<Header>,
-    changed: BTreeMap<Bytes, Option<Bytes>>,
-    queued: Vec<(Bytes, Bytes)>,
 }
 
 impl<'a, 'b> ObjectChange<'a, 'b> {
-    fn begin(batch: &'a Batch<'b>, name: &ObjectName) -> Result<Self, StoreError> {
+    fn begin(batch: &'a mut Batch<'b>, limits: RowLimits, name: &ObjectName, dot: Dot) -> Result<Self, StoreError> {
         let name = layout::name(name);
         let stored = rows::header(batch, &name)?;
-        // A new object gets the id of its first dot when that is known.
-        let header = stored.clone().unwrap_or_else(|| Header::new(RowId([0; 16])));
-        Ok(Self { batch, name, header, stored, changed: BTreeMap::new(), queued: Vec::new() })
+        let header = stored.clone().unwrap_or_else(|| Header::new(RowId::of(dot)));
+        Ok(Self { batch, limits, name, header, stored })
     }
 
-    fn apply(&mut self, delta: Delta) -> Result<(), StoreError> {
-        if self.stored.is_none() {
-            self.header = Header::new(RowId::of(delta.dot));
-        }
+    fn apply(mut self, delta: Delta) -> Result<(), StoreError> {
         for floor in &delta.floors {
             self.raise(floor)?;
+        }
+        if self.header.is_empty() {
+            // Whatever it was, what is left to write is a new beginning.
+            self.header.packed.get_or_insert_default();
         }
         for cell in &delta.puts {
             self.put(cell);
         }
+        self.spread_when_large();
+        if self.header.is_empty() {
+            if self.stored.is_some() {
+                self.batch.delete(self.name.row);
+            }
+        } else if self.stored.as_ref() != Some(&self.header) {
+            let header = self.header.encode(&self.name);
+            self.batch.put(self.name.row, header);
+        }
         Ok(())
     }
 
-    fn finish(mut self) -> (BTreeMap<Bytes, Option<Bytes>>, Vec<(Bytes, Bytes)>) {
-        if self.header.is_empty() {
-            if self.stored.is_some() {
-                self.changed.insert(self.name.row.clone(), None);
-            }
-        } else if self.stored.as_ref() != Some(&self.header) {
-            self.changed.insert(self.name.row.clone(), Some(self.header.encode(&self.name)));
+    fn view(&self) -> &dyn View {
+        self.header.rows(self.batch)
+    }
+
+    fn put_row(&mut self, key: Bytes, value: Bytes) {
+        match &mut self.header.packed {
+            Some(packed) => packed.put(key, value),
+            None => self.batch.put(key, value),
         }
-        (self.changed, self.queued)
+    }
+
+    fn delete_row(&mut self, key: Bytes) {
+        match &mut self.header.packed {
+            Some(packed) => packed.delete(&key),
+            None => self.batch.delete(key),
+        }
+    }
+
+    /// Gives each row of a packed object its own place, once they are too many to be written together.
+    fn spread_when_large(&mut self) {
+        let is_large = |packed: &mut PackedRows| {
+            packed.count() > self.limits.packed_cells_max || packed.size_bytes() > self.limits.packed_size_bytes_max
+        };
+        if let Some(packed) = self.header.packed.take_if(is_large) {
+            packed.into_rows().into_iter().for_each(|(key, value)| self.batch.put(key, value));
+        }
     }
 
     fn put(&mut self, cell: &Cell) {
         if let Element::Sibling(_) = cell.key.element {
-            match &cell.payload {
-                crate::domain::cell::Payload::Content(content) if content.deleted => self.header.tombstones += 1,
-                _ => self.header.values += 1,
-            }
-            let row = layout::sibling(self.header.id, cell.dot);
-            self.changed.insert(row, Some(record::encode_cell(None, cell)));
-            return;
+            return self.put_sibling(cell);
         }
         let content = *self.header.content.get_or_insert(RowId::of(cell.dot));
-        if !self.header.actors.contains(&cell.dot.actor) {
-            self.header.actors.push(cell.dot.actor);
+        if cell.key.is_root_presence() {
+            return self.header.see(cell.dot);
+        }
+        if self.header.actors.iter().all(|(actor, _)| *actor != cell.dot.actor) {
+            self.header.actors.push((cell.dot.actor, None));
         }
         let row = layout::cell(content, &cell.key, cell.dot.actor);
         let value = record::encode_cell(Some(&row), cell);
-        self.changed.insert(row.row, Some(value));
+        self.put_row(row.row, value);
+    }
+
+    fn put_sibling(&mut self, cell: &Cell) {
+        let siblings = &mut self.header.siblings;
+        siblings.retain(|sibling| sibling.dot != cell.dot);
+        let taken: BTreeSet<u32> = siblings.iter().map(|sibling| sibling.slot).collect();
+        let slot = (0..=u32::MAX).find(|slot| !taken.contains(slot)).unwrap_or_default();
+        let deleted = matches!(&cell.payload, Payload::Content(content) if content.deleted);
+        siblings.push(SiblingEntry { dot: cell.dot, slot, deleted });
+        self.put_row(layout::sibling(self.header.id, slot), record::encode_cell(None, cell));
     }
 
     fn raise(&mut self, floor: &Floor) -> Result<(), StoreError> {
         match &floor.target {
             FloorTarget::Siblings => self.end_siblings(|dot| floor.context.covers(dot)),
             FloorTarget::Element(CellKey { element: Element::Sibling(time), .. }) => {
-                self.end_siblings(|dot| dot.time == *time && floor.context.covers(dot))
+                self.end_siblings(|dot| dot.time == *time && floor.context.covers(dot));
             }
-            FloorTarget::Element(key) => self.end_element(key, &floor.context),
-            FloorTarget::Subtree(path) if path.fields().is_empty() => self.end_content(&floor.context),
-            FloorTarget::Subtree(path) => self.end_subtree(path, &floor.context),
-        }
-    }
-
-    fn end_siblings(&mut self, ended: impl Fn(Dot) -> bool) -> Result<(), StoreError> {
-        if self.header.values + self.header.tombstones == 0 {
-            return Ok(());
-        }
-        let range = Range::prefix(&layout::siblings(self.header.id));
-        let mut rows = Vec::new();
-        self.batch.scan(range, &mut |row, value| {
-            if ended(layout::parse_sibling(&row)?) {
-                let (_, mut value) = record::open(&row, value)?;
-                record::take_time(&mut value)?;
-                rows.push((row, record::is_tombstone(&value)?));
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for (row, tombstone) in rows {
-            let count = if tombstone { &mut self.header.tombstones } else { &mut self.header.values };
-            *count = count.saturating_sub(1);
-            self.changed.insert(row, None);
+            FloorTarget::Element(key) => return self.end_element(key, &floor.context),
+            FloorTarget::Subtree(path) => return self.end_subtree(path, &floor.context),
         }
         Ok(())
+    }
+
+    fn end_siblings(&mut self, ended: impl Fn(Dot) -> bool) {
+        let gone: Vec<SiblingEntry> = self.header.siblings.extract_if(.., |sibling| ended(sibling.dot)).collect();
+        for sibling in gone {
+            self.delete_row(layout::sibling(self.header.id, sibling.slot));
+        }
     }
 
     fn end_element(&mut self, key: &CellKey, context: &CausalContext) -> Result<(), StoreError> {
         let Some(content) = self.header.content else { return Ok(()) };
-        for &actor in &self.header.actors {
-            let row = layout::cell(content, key, actor).row;
-            if let Some(value) = self.batch.get(&row)? {
-                let time = record::take_time(&mut record::open(&row, value)?.1)?;
-                if context.covers(Dot { actor, time }) {
-                    self.changed.insert(row, None);
+        let actors: Vec<_> = self.header.actors.iter().map(|&(actor, _)| actor).collect();
+        for actor in actors {
+            let row = layout::cell(content, key, actor);
+            if rows::time_at(self.view(), &row)?.is_some_and(|time| context.covers(Dot { actor, time })) {
+                self.delete_row(row.row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what is under a path: at once where it is little, else by a floor. A content that ends whole needs no floor:
+    /// its rows lose their name.
+    fn end_subtree(&mut self, path: &Path, context: &CausalContext) -> Result<(), StoreError> {
+        let Some(content) = self.header.content else { return Ok(()) };
+        let root = path.fields().is_empty();
+        if root {
+            for (actor, presence) in &mut self.header.actors {
+                *presence = presence.filter(|&time| !context.covers(Dot { actor: *actor, time }));
+            }
+        }
+        let whole = root && self.header.presence().next().is_none();
+        match self.rows_ended(content, path, (!whole).then_some(context))? {
+            Some(rows) => rows.into_iter().for_each(|row| self.delete_row(row)),
+            None => {
+                let raised = whole || self.put_floors(content, path, context)?;
+                if raised {
+                    self.queue_sweep(content, path);
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Ends the whole content at once: its rows lose their name, and are swept.
-    fn end_content(&mut self, context: &CausalContext) -> Result<(), StoreError> {
-        let Some(content) = self.header.content else { return Ok(()) };
-        let root = CellKey { path: Path::root(), element: Element::Presence };
-        for &actor in &self.header.actors {
-            let row = layout::cell(content, &root, actor).row;
-            let Some(value) = self.batch.get(&row)? else { continue };
-            let time = record::take_time(&mut record::open(&row, value)?.1)?;
-            if !context.covers(Dot { actor, time }) {
-                return self.end_subtree(&Path::root(), context);
-            }
+        if whole {
+            self.header.content = None;
+            self.header.floors = 0;
+            self.header.actors.clear();
         }
-        self.header.content = None;
-        self.header.floors = 0;
-        self.header.actors.clear();
-        self.queue_sweep(content, &Path::root());
         Ok(())
     }
 
-    /// Ends what is under a path: at once where it is little, else by a floor.
-    fn end_subtree(&mut self, path: &Path, context: &CausalContext) -> Result<(), StoreError> {
-        let Some(content) = self.header.content else { return Ok(()) };
-        let prefix = layout::subtree(content, path);
+    /// The rows under a path that a context ends, or without one all of them; `None` where there are too many rows to look
+    /// at while others wait.
+    fn rows_ended(
+        &self,
+        content: RowId,
+        path: &Path,
+        context: Option<&CausalContext>,
+    ) -> Result<Option<Vec<Bytes>>, StoreError> {
+        // The rows of a packed object are at hand.
+        let rows_max = if self.header.packed.is_some() { usize::MAX } else { self.limits.rows_ended_at_once_max };
         let mut seen = 0;
         let mut ended = Vec::new();
-        self.batch.scan(Range::prefix(layout::scan_prefix(&prefix)), &mut |row, value| {
+        let prefix = layout::subtree(content, path);
+        self.view().scan(Range::prefix(layout::scan_prefix(&prefix)), &mut |row, value| {
             seen += 1;
-            if seen > ROWS_ENDED_AT_ONCE_MAX {
+            if seen > rows_max {
                 return Ok(ControlFlow::Break(()));
             }
-            let (key, mut value) = record::open(&row, value)?;
-            if let CellRow::Cell(key, actor) = layout::parse_cell(&key)?
-                && key.path.is_within(path)
-                && context.covers(Dot { actor, time: record::take_time(&mut value)? })
-            {
+            if match context {
+                None => true,
+                Some(context) => sweep::ends(path, context, &row, value)?,
+            } {
                 ended.push(row);
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        if seen <= ROWS_ENDED_AT_ONCE_MAX {
-            self.changed.extend(ended.into_iter().map(|row| (row, None)));
-            return Ok(());
-        }
-        for &(actor, time) in context.entries() {
-            self.put_floor(content, path, actor, time)?;
-        }
-        self.queue_sweep(content, path);
-        Ok(())
+        Ok((seen <= rows_max).then_some(ended))
     }
 
-    fn put_floor(&mut self, content: RowId, path: &Path, actor: ActorId, time: Time) -> Result<(), StoreError> {
-        let row = layout::floor(content, path, actor);
-        let stored = match self.batch.get(&row.row)? {
-            Some(value) => Some(record::take_time(&mut record::open(&row.row, value)?.1)?),
-            None => None,
-        };
-        if stored.is_none() {
-            self.header.floors += 1;
+    /// Raises the floors at a path, of those actors that have cells at all. Whether one of them rose.
+    fn put_floors(&mut self, content: RowId, path: &Path, context: &CausalContext) -> Result<bool, StoreError> {
+        let mut raised = false;
+        for &(actor, _) in &self.header.actors {
+            let Some(time) = context.time_of(actor) else { continue };
+            let row = layout::floor(content, path, actor);
+            let stored = rows::time_at(self.batch, &row)?;
+            if stored.is_some_and(|stored| stored >= time) {
+                continue;
+            }
+            if stored.is_none() {
+                self.header.floors += 1;
+            }
+            raised = true;
+            let value = record::encode_time(&row, time);
+            self.batch.put(row.row, value);
         }
-        if stored.is_none_or(|stored| stored < time) {
-            let value = record::encode_floor(&row, time);
-            self.changed.insert(row.row, Some(value));
-        }
-        Ok(())
+        Ok(raised)
     }
 
     /// The queue row names the object, whose header counts the floors.
     fn queue_sweep(&mut self, content: RowId, path: &Path) {
         let row = layout::queue(content, path);
         let value = record::encode_queue(&row, &self.name);
-        self.changed.insert(row.row.clone(), Some(value.clone()));
-        self.queued.push((row.row, value));
+        self.batch.put(row.row.clone(), value.clone());
+        self.batch.queued.push((row.row, value));
     }
 }

@@ -5,8 +5,9 @@
 //! | table | key after the first byte | row |
 //! |---|---|---|
 //! | `m` | a record's key | small named values |
+//! | `o` | `actor`, `clock` | what the store keeps for itself |
 //! | `n` | type, bucket, key | the object's [`Header`](super::record::Header) |
-//! | `s` | object id, time, actor | one sibling |
+//! | `s` | object id, slot | one sibling: the header says which |
 //! | `c` | content id, path, element, actor | one cell of data type content, or a floor |
 //! | `q` | content id, path | work for the sweep |
 //!
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::domain::cell::{CellKey, Element, FieldKind, FieldName, Path};
-use crate::domain::dot::{ActorId, Dot, Time};
+use crate::domain::dot::{ActorId, Dot};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::store::StoreError;
 
@@ -26,8 +27,9 @@ use crate::store::StoreError;
 pub(super) const KEY_BYTES_MAX: usize = 8 * 1024;
 
 const RECORDS: u8 = b'm';
+const OWN: u8 = b'o';
 const NAMES: u8 = b'n';
-const SIBLINGS: u8 = b's';
+pub(super) const SIBLINGS: u8 = b's';
 const CELLS: u8 = b'c';
 const QUEUE: u8 = b'q';
 
@@ -41,6 +43,7 @@ const PRESENCE: u8 = 0x10;
 const COUNTER: u8 = 0x11;
 const REGISTER: u8 = 0x12;
 const FLAG: u8 = 0x13;
+const HLL: u8 = 0x14;
 const MEMBER: u8 = 0x20;
 const FIELD: u8 = 0x40;
 
@@ -88,16 +91,27 @@ pub(super) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-pub(super) fn record(key: &[u8]) -> Bytes {
-    [&[RECORDS], key].concat().into()
+pub(super) fn record(key: &[u8]) -> RowKey {
+    RowKey::of([&[RECORDS], key].concat())
 }
 
 pub(super) fn records() -> &'static [u8] {
     &[RECORDS]
 }
 
-pub(super) fn record_name(row: &Bytes) -> Bytes {
-    row.slice(1..)
+/// The name in a record's whole key.
+pub(super) fn record_name(key: &Bytes) -> Result<Bytes, StoreError> {
+    if key.is_empty() { Err(StoreError::Damaged { what: "record key" }) } else { Ok(key.slice(1..)) }
+}
+
+/// The identity under which the directory's server writes.
+pub(super) fn own_actor() -> RowKey {
+    RowKey::of([&[OWN], &b"actor"[..]].concat())
+}
+
+/// The bound of its clock.
+pub(super) fn own_clock() -> RowKey {
+    RowKey::of([&[OWN], &b"clock"[..]].concat())
 }
 
 pub(super) fn name(name: &ObjectName) -> RowKey {
@@ -133,21 +147,8 @@ pub(super) fn parse_name(key: &[u8]) -> Result<ObjectName, StoreError> {
     Ok(ObjectName { bucket: BucketName { bucket_type, bucket }, key })
 }
 
-pub(super) fn sibling(id: RowId, dot: Dot) -> Bytes {
-    [&siblings(id)[..], &dot.time.0.to_be_bytes(), &dot.actor.0.to_be_bytes()].concat().into()
-}
-
-/// What the keys of an object's siblings begin with.
-pub(super) fn siblings(id: RowId) -> [u8; 17] {
-    table_of(SIBLINGS, id)
-}
-
-/// The dot in a sibling's key.
-pub(super) fn parse_sibling(row: &[u8]) -> Result<Dot, StoreError> {
-    let tail: &[u8; 16] =
-        row.get(17..).and_then(|tail| tail.try_into().ok()).ok_or(StoreError::Damaged { what: "sibling key" })?;
-    let (time, actor) = tail.split_at(8);
-    Ok(Dot { time: Time(be_u64(time)), actor: ActorId(be_u64(actor)) })
+pub(super) fn sibling(id: RowId, slot: u32) -> Bytes {
+    [&table_of(SIBLINGS, id)[..], &slot.to_be_bytes()].concat().into()
 }
 
 pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
@@ -157,6 +158,7 @@ pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
         Element::Counter => bytes.push(COUNTER),
         Element::Register => bytes.push(REGISTER),
         Element::Flag => bytes.push(FLAG),
+        Element::Hll => bytes.push(HLL),
         Element::Member(member) => {
             bytes.push(MEMBER);
             put_part(&mut bytes, member);
@@ -217,6 +219,7 @@ fn try_parse_cell(key: &[u8]) -> Option<CellRow> {
         COUNTER => Some(Element::Counter),
         REGISTER => Some(Element::Register),
         FLAG => Some(Element::Flag),
+        HLL => Some(Element::Hll),
         MEMBER => {
             let (member, after) = take_part(rest)?;
             rest = after;
@@ -308,10 +311,6 @@ fn take_part(bytes: &[u8]) -> Option<(Bytes, &[u8])> {
     }
 }
 
-fn be_u64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -338,6 +337,7 @@ mod tests {
             Just(Element::Counter),
             Just(Element::Register),
             Just(Element::Flag),
+            Just(Element::Hll),
             bytes().prop_map(Element::Member),
         ];
         (fields, element).prop_map(|(fields, element)| CellKey { path: Path::from(fields), element })
@@ -379,9 +379,23 @@ mod tests {
         fn strange_keys_are_damage_and_no_panic(key in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = parse_cell(&key);
             let _ = parse_name(&key);
-            let _ = parse_sibling(&key);
+            let _ = record_name(&Bytes::copy_from_slice(&key));
             let _ = parse_queue(&key);
         }
+    }
+
+    #[test]
+    fn cut_short_keys_are_damage() {
+        let path = Path::root().child(FieldName { name: Bytes::from_static(b"a\0b"), kind: FieldKind::Map });
+        let key = CellKey { path: path.clone(), element: Element::Member(Bytes::from_static(b"m\0")) };
+        let object = ObjectName { bucket: BucketName::new(None, Bytes::new()), key: Bytes::from_static(b"k") };
+        let (cell, floor, name) = (cell(ID, &key, ActorId(1)).row, floor(ID, &path, ActorId(1)).row, name(&object).row);
+        for key in [&cell, &floor] {
+            assert!((0..key.len()).all(|end| parse_cell(&key[..end]).is_err()));
+        }
+        assert!((0..name.len()).all(|end| parse_name(&name[..end]).is_err()));
+        assert_eq!(record_name(&Bytes::new()), Err(StoreError::Damaged { what: "record key" }));
+        assert_eq!(record_name(&record(b"r").row), Ok(Bytes::from_static(b"r")));
     }
 
     #[test]

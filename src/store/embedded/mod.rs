@@ -6,11 +6,15 @@
 
 mod commit;
 mod layout;
+mod packed;
 mod record;
 mod rows;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -30,6 +34,10 @@ use crate::domain::key::{BucketName, ObjectName};
 /// The layout of a data directory that this release writes. Others are refused.
 const FORMAT: &str = "ombak 1\n";
 
+/// What a new data directory may hold before it has a format: the lock, a format whose writing was cut short, and what
+/// file systems put at their root.
+const NOT_FOREIGN: [&str; 3] = ["LOCK", "FORMAT.new", "lost+found"];
+
 /// How the store is to be opened.
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
@@ -37,10 +45,50 @@ pub struct EmbeddedOptions {
     pub dir: PathBuf,
     /// Memory for blocks read from disk, in bytes.
     pub cache_size_bytes: u64,
-    /// Memory for one table of rows not yet on disk, in bytes. Small ones cost speed and tail latency.
+    /// Memory for one table of rows not yet on disk, in bytes. Small ones cost speed and tail latency. The engine takes
+    /// it when the directory is made, and keeps it.
     pub memtable_size_bytes: u64,
     /// The identity to write as, if the directory has none yet.
     pub new_actor: ActorId,
+    /// When objects are laid out how, and how much work a large remove may be at a time.
+    pub rows: RowLimits,
+}
+
+impl EmbeddedOptions {
+    /// The usual options for a directory.
+    pub fn new(dir: PathBuf, new_actor: ActorId) -> Self {
+        Self {
+            dir,
+            cache_size_bytes: 256 * 1024 * 1024,
+            memtable_size_bytes: 64 * 1024 * 1024,
+            new_actor,
+            rows: RowLimits::default(),
+        }
+    }
+}
+
+/// Bounds on rows.
+#[derive(Clone, Copy, Debug)]
+pub struct RowLimits {
+    /// An object whose cells take up to this many bytes is one row; a larger one has a row for each cell.
+    pub packed_size_bytes_max: usize,
+    /// An object of up to this many cells is one row.
+    pub packed_cells_max: usize,
+    /// A remove deletes at once where it meets up to this many rows. What is larger gets a floor, and is swept.
+    pub rows_ended_at_once_max: usize,
+    /// Rows looked at in one step of the sweep, while other writes wait; none counts as one.
+    pub rows_swept_per_step_max: usize,
+}
+
+impl Default for RowLimits {
+    fn default() -> Self {
+        Self {
+            packed_size_bytes_max: 4096,
+            packed_cells_max: 128,
+            rows_ended_at_once_max: 128,
+            rows_swept_per_step_max: 512,
+        }
+    }
 }
 
 /// Why a data directory could not be opened.
@@ -99,8 +147,6 @@ pub struct EmbeddedStore {
     rows: Rows,
     queue: WorkQueue,
     committer: Mutex<Option<JoinHandle<()>>>,
-    // Held until the store is dropped: the directory belongs to this process.
-    _lock: File,
 }
 
 impl EmbeddedStore {
@@ -114,12 +160,17 @@ impl EmbeddedStore {
         let create = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_size_bytes);
         let keyspace = database.keyspace("rows", create).map_err(engine_error)?;
 
-        let rows = Rows::new(database, keyspace);
+        let rows = Rows::new(database, keyspace, lock);
         let damaged = |error| OpenError::Damaged { dir: dir.clone(), error };
         let actor = rows.establish_actor(options.new_actor).map_err(damaged)?;
         let clock_bound = rows.clock_bound().map_err(damaged)?;
-        let (queue, committer) = Committer::start(rows.clone()).map_err(damaged)?;
-        Ok(Self { actor, clock_bound, rows, queue, committer: Mutex::new(Some(committer)), _lock: lock })
+        let (queue, committer) = Committer::start(rows.clone(), options.rows).map_err(damaged)?;
+        Ok(Self { actor, clock_bound, rows, queue, committer: Mutex::new(Some(committer)) })
+    }
+
+    /// The number of rows in the directory, found by a scan of them all: for inspection, not for requests.
+    pub fn row_count(&self) -> Result<u64, StoreError> {
+        self.rows.count()
     }
 }
 
@@ -127,32 +178,46 @@ impl EmbeddedStore {
 fn claim(dir: &Path) -> Result<File, OpenError> {
     let io = |error| OpenError::Io { dir: dir.to_owned(), error };
     fs::create_dir_all(dir).map_err(io)?;
+    // Before the lock, which would be a file of ours in a directory that is not. Whoever has the lock may be putting its
+    // first files here meanwhile, and its format is the first of them.
+    if is_foreign(dir).map_err(io)? {
+        return Err(OpenError::NotOurs { dir: dir.to_owned() });
+    }
     let lock = File::options().create(true).truncate(false).write(true).open(dir.join("LOCK")).map_err(io)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { dir: dir.to_owned() }),
         Err(TryLockError::Error(error)) => return Err(io(error)),
     }
-    let format = dir.join("FORMAT");
-    match fs::read(&format) {
-        Ok(found) if found == FORMAT.as_bytes() => {}
+    match fs::read(dir.join("FORMAT")) {
+        Ok(found) if found == FORMAT.as_bytes() => Ok(lock),
         Ok(found) => {
             let found = String::from_utf8_lossy(&found[..found.len().min(64)]).into_owned();
-            return Err(OpenError::Format { dir: dir.to_owned(), found });
+            Err(OpenError::Format { dir: dir.to_owned(), found })
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if dir.join("engine").exists() {
-                return Err(OpenError::NotOurs { dir: dir.to_owned() });
-            }
-            // The format is durable before any data: a crash leaves an empty directory of a known format.
-            let file = File::create_new(&format).map_err(io)?;
-            std::io::Write::write_all(&mut &file, FORMAT.as_bytes()).map_err(io)?;
-            file.sync_all().map_err(io)?;
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
-        }
-        Err(error) => return Err(io(error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => write_format(dir).map(|()| lock).map_err(io),
+        Err(error) => Err(io(error)),
     }
-    Ok(lock)
+}
+
+/// Whether a directory holds anything but no format.
+fn is_foreign(dir: &Path) -> std::io::Result<bool> {
+    let mut foreign = false;
+    for entry in fs::read_dir(dir)? {
+        foreign |= !NOT_FOREIGN.iter().any(|name| entry.as_ref().is_ok_and(|entry| entry.file_name() == *name));
+        entry?;
+    }
+    Ok(foreign && !dir.join("FORMAT").try_exists()?)
+}
+
+/// Makes the format durable before any data, and whole: a crash leaves a directory of a known format or an empty one.
+fn write_format(dir: &Path) -> std::io::Result<()> {
+    let new = dir.join("FORMAT.new");
+    let mut file = File::create(&new)?;
+    file.write_all(FORMAT.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, dir.join("FORMAT"))?;
+    File::open(dir)?.sync_all()
 }
 
 impl Store for EmbeddedStore {

@@ -4,9 +4,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use std::time::Duration;
 
-use super::layout::{RowId, RowKey};
+use super::layout::{self, RowId, RowKey};
+use super::packed::PackedRows;
+use super::rows::View;
 use crate::domain::cell::{Cell, CounterShare, Element, Payload, RegisterValue};
-use crate::domain::dot::{ActorId, Time};
+use crate::domain::datatype::hll::{Form, Registers};
+use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::object::{Content, Link};
 use crate::store::StoreError;
 
@@ -51,40 +54,71 @@ pub(super) fn open(row: &Bytes, mut value: Bytes) -> Result<(Bytes, Bytes), Stor
 pub(super) struct Header {
     /// Names the rows of its siblings.
     pub(super) id: RowId,
-    /// Names the rows of its data type content, where it has any. A new content after a delete has a new name, so that the
-    /// old rows need not be gone before it begins.
+    /// Names the rows of its data type content, where it has any: there is one exactly while a presence cell of the root is
+    /// live. A new content after a delete has a new name, so that the old rows need not be gone before it begins.
     pub(super) content: Option<RowId>,
-    /// Siblings that are no tombstones.
-    pub(super) values: u32,
-    /// Siblings that are.
-    pub(super) tombstones: u32,
     /// Floor rows among the content's rows.
     pub(super) floors: u32,
-    /// The actors that ever wrote to the content, so that a cell is found by point reads.
-    pub(super) actors: Vec<ActorId>,
+    /// The actors that ever wrote to the content, so that a cell is found by point reads; each with the time of its presence
+    /// cell at the root, while that is live. Every update writes that cell, and in the header it is on nobody's way.
+    pub(super) actors: Vec<(ActorId, Option<Time>)>,
+    /// The plain values, so that they too are found by point reads: a scan would step over every older version of them.
+    pub(super) siblings: Vec<SiblingEntry>,
+    /// The rows themselves while the object is small.
+    pub(super) packed: Option<PackedRows>,
+}
+
+/// One plain value as the header lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SiblingEntry {
+    pub(super) dot: Dot,
+    /// The number of its row. Numbers are used again, so that a value which replaces another is written over it.
+    pub(super) slot: u32,
+    /// Whether it is a tombstone.
+    pub(super) deleted: bool,
 }
 
 impl Header {
     pub(super) fn new(id: RowId) -> Self {
-        Self { id, content: None, values: 0, tombstones: 0, floors: 0, actors: Vec::new() }
+        let packed = Some(PackedRows::default());
+        Self { id, content: None, floors: 0, actors: Vec::new(), siblings: Vec::new(), packed }
+    }
+
+    /// Where the object's rows are: in the header, or in the store.
+    pub(super) fn rows<'a>(&'a self, store: &'a dyn View) -> &'a dyn View {
+        match &self.packed {
+            Some(packed) => packed,
+            None => store,
+        }
     }
 
     /// Whether the object is listed.
     pub(super) fn is_listed(&self) -> bool {
-        self.values > 0 || self.content.is_some()
+        self.content.is_some() || self.siblings.iter().any(|sibling| !sibling.deleted)
     }
 
     /// Whether nothing at all is left of the object.
     pub(super) fn is_empty(&self) -> bool {
-        !self.is_listed() && self.tombstones == 0
+        self.content.is_none() && self.siblings.is_empty()
+    }
+
+    /// Takes in a presence cell of the root.
+    pub(super) fn see(&mut self, dot: Dot) {
+        match self.actors.iter_mut().find(|(actor, _)| *actor == dot.actor) {
+            Some((_, presence)) => *presence = Some(dot.time),
+            None => self.actors.push((dot.actor, Some(dot.time))),
+        }
+    }
+
+    /// The dots of the root's live presence cells.
+    pub(super) fn presence(&self) -> impl Iterator<Item = Dot> {
+        self.actors.iter().filter_map(|&(actor, time)| Some(Dot { actor, time: time? }))
     }
 
     pub(super) fn encode(&self, key: &RowKey) -> Bytes {
-        let mut out = begin(Some(key), 64);
+        let count = |items: usize| u32::try_from(items).expect("a header was built in memory");
+        let mut out = begin(Some(key), 46 + self.actors.len() * ACTOR_BYTES + self.siblings.len() * SIBLING_BYTES);
         out.put_slice(&self.id.0);
-        out.put_u32(self.values);
-        out.put_u32(self.tombstones);
-        out.put_u32(self.floors);
         match self.content {
             None => out.put_u8(0),
             Some(content) => {
@@ -92,33 +126,92 @@ impl Header {
                 out.put_slice(&content.0);
             }
         }
-        for actor in &self.actors {
+        out.put_u32(self.floors);
+        out.put_u32(count(self.actors.len()));
+        for (actor, presence) in &self.actors {
             out.put_u64(actor.0);
+            out.put_u8(u8::from(presence.is_some()));
+            out.put_u64(presence.unwrap_or_default().0);
+        }
+        out.put_u32(count(self.siblings.len()));
+        for sibling in &self.siblings {
+            out.put_u64(sibling.dot.time.0);
+            out.put_u64(sibling.dot.actor.0);
+            out.put_u32(sibling.slot);
+            out.put_u8(u8::from(sibling.deleted));
+        }
+        out.put_u8(u8::from(self.packed.is_some()));
+        if let Some(packed) = &self.packed {
+            out.put_u32(count(packed.size_bytes()));
+            packed.encode(&mut out);
         }
         out.freeze()
     }
 
     /// Reads what follows the version.
     pub(super) fn decode(value: Bytes) -> Result<Self, StoreError> {
-        Self::try_decode(value).ok_or(StoreError::Damaged { what: "object header" })
+        let damaged = StoreError::Damaged { what: "object header" };
+        let (mut header, packed) = Self::try_decode(value).ok_or(damaged)?;
+        if let Some(packed) = packed {
+            header.packed = Some(PackedRows::decode(packed, |table| match table {
+                layout::SIBLINGS => Some(header.id),
+                _ => header.content,
+            })?);
+        }
+        Ok(header)
     }
 
-    fn try_decode(mut value: Bytes) -> Option<Self> {
+    /// The header but for its packed rows, and these.
+    fn try_decode(mut value: Bytes) -> Option<(Self, Option<Bytes>)> {
         let id = take_id(&mut value)?;
-        let values = value.try_get_u32().ok()?;
-        let tombstones = value.try_get_u32().ok()?;
+        let content = if take_bool(&mut value)? { Some(take_id(&mut value)?) } else { None };
         let floors = value.try_get_u32().ok()?;
-        let content = match value.try_get_u8().ok()? {
-            0 => None,
-            1 => Some(take_id(&mut value)?),
-            _ => return None,
-        };
-        let actors = value.chunks_exact(8);
-        if !actors.remainder().is_empty() {
+        let count = value.try_get_u32().ok()? as usize;
+        // A damaged count takes no memory.
+        if value.len() / ACTOR_BYTES < count {
             return None;
         }
-        let actors = actors.map(|mut actor| ActorId(actor.get_u64())).collect();
-        Some(Self { id, content, values, tombstones, floors, actors })
+        let mut actors = Vec::with_capacity(count);
+        for _ in 0..count {
+            let actor = ActorId(value.try_get_u64().ok()?);
+            let present = take_bool(&mut value)?;
+            let time = Time(value.try_get_u64().ok()?);
+            actors.push((actor, present.then_some(time)));
+        }
+        let count = value.try_get_u32().ok()? as usize;
+        if value.len() / SIBLING_BYTES < count {
+            return None;
+        }
+        let mut siblings = Vec::with_capacity(count);
+        for _ in 0..count {
+            siblings.push(take_sibling(&mut value)?);
+        }
+        let is_packed = take_bool(&mut value)?;
+        let packed_bytes = if is_packed { value.try_get_u32().ok()? as usize } else { 0 };
+        if value.len() != packed_bytes {
+            return None;
+        }
+        Some((Self { id, content, floors, actors, siblings, packed: None }, is_packed.then_some(value)))
+    }
+}
+
+/// Actor, mark, time.
+const ACTOR_BYTES: usize = 8 + 1 + 8;
+/// Dot, slot, mark.
+const SIBLING_BYTES: usize = 16 + 4 + 1;
+
+fn take_sibling(value: &mut Bytes) -> Option<SiblingEntry> {
+    let time = Time(value.try_get_u64().ok()?);
+    let actor = ActorId(value.try_get_u64().ok()?);
+    let slot = value.try_get_u32().ok()?;
+    Some(SiblingEntry { dot: Dot { actor, time }, slot, deleted: take_bool(value)? })
+}
+
+fn take_bool(value: &mut Bytes) -> Option<bool> {
+    match value.try_get_u8().ok()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
     }
 }
 
@@ -128,8 +221,8 @@ fn take_id(value: &mut Bytes) -> Option<RowId> {
     Some(RowId(id))
 }
 
-/// A floor's value: its time.
-pub(super) fn encode_floor(key: &RowKey, time: Time) -> Bytes {
+/// The value of a row that holds a time alone: a floor's, the clock's bound.
+pub(super) fn encode_time(key: &RowKey, time: Time) -> Bytes {
     let mut out = begin(Some(key), 8);
     out.put_u64(time.0);
     out.freeze()
@@ -139,6 +232,10 @@ pub(super) fn encode_floor(key: &RowKey, time: Time) -> Bytes {
 pub(super) fn take_time(value: &mut Bytes) -> Result<Time, StoreError> {
     value.try_get_u64().map(Time).map_err(|_| StoreError::Damaged { what: "row time" })
 }
+
+// How a HyperLogLog's registers are packed.
+const HLL_SPARSE: u8 = 1;
+const HLL_DENSE: u8 = 2;
 
 /// A cell's value: its time, then its payload.
 pub(super) fn encode_cell(key: Option<&RowKey>, cell: &Cell) -> Bytes {
@@ -162,11 +259,21 @@ pub(super) fn encode_cell(key: Option<&RowKey>, cell: &Cell) -> Bytes {
             out.put_slice(&register.value);
             out.freeze()
         }
+        Payload::Hll(registers) => {
+            let mut out = begin(key, 10 + registers.packed().len());
+            out.put_u64(cell.dot.time.0);
+            out.put_u8(match registers.form() {
+                Form::Sparse => HLL_SPARSE,
+                Form::Dense => HLL_DENSE,
+            });
+            out.put_u8(registers.precision());
+            out.put_slice(registers.packed());
+            out.freeze()
+        }
         Payload::Content(content) => {
             let record = ContentRecord::from(content);
             let mut out = begin(key, 9 + record.encoded_len());
             out.put_u64(cell.dot.time.0);
-            // Before the record, so that a tombstone is told without decoding.
             out.put_u8(u8::from(content.deleted));
             record.encode(&mut out).expect("a growable buffer takes every record");
             out.freeze()
@@ -181,27 +288,34 @@ pub(super) fn decode_payload(element: &Element, value: Bytes) -> Result<Payload,
 
 fn try_decode_payload(element: &Element, mut value: Bytes) -> Option<Payload> {
     Some(match element {
-        Element::Presence | Element::Flag | Element::Member(_) => Payload::Mark,
+        Element::Presence | Element::Flag | Element::Member(_) => value.is_empty().then_some(Payload::Mark)?,
         Element::Counter => {
             let incremented = value.try_get_u128().ok()?;
             let decremented = value.try_get_u128().ok()?;
+            if !value.is_empty() {
+                return None;
+            }
             Payload::Counter(CounterShare { incremented, decremented })
         }
         Element::Register => {
             let assigned = Time(value.try_get_u64().ok()?);
             Payload::Register(RegisterValue { assigned, value })
         }
+        Element::Hll => {
+            let form = match value.try_get_u8().ok()? {
+                HLL_SPARSE => Form::Sparse,
+                HLL_DENSE => Form::Dense,
+                _ => return None,
+            };
+            let precision = value.try_get_u8().ok()?;
+            Payload::Hll(Registers::from_packed(precision, form, value)?)
+        }
         Element::Sibling(_) => {
-            let deleted = value.try_get_u8().ok()? != 0;
+            let deleted = take_bool(&mut value)?;
             let record = ContentRecord::decode(value).ok()?;
             Payload::Content(record.into_content(deleted))
         }
     })
-}
-
-/// Whether a sibling's value, read after the time, is a tombstone.
-pub(super) fn is_tombstone(value: &[u8]) -> Result<bool, StoreError> {
-    value.first().map(|&deleted| deleted != 0).ok_or(StoreError::Damaged { what: "sibling" })
 }
 
 /// A plain value as it is stored. Fields may be added, never renumbered.
@@ -282,8 +396,8 @@ impl ContentRecord {
 }
 
 /// A record's value.
-pub(super) fn encode_record(value: &[u8]) -> Bytes {
-    let mut out = begin(None, value.len());
+pub(super) fn encode_record(key: &RowKey, value: &[u8]) -> Bytes {
+    let mut out = begin(Some(key), value.len());
     out.put_slice(value);
     out.freeze()
 }
@@ -306,4 +420,173 @@ pub(super) fn decode_queue(mut value: Bytes) -> Result<RowKey, StoreError> {
     }
     let row = value.split_to(length);
     Ok(RowKey { row, whole: (!value.is_empty()).then_some(value) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::super::layout;
+    use super::*;
+    use crate::domain::cell::{CellKey, Path};
+    use crate::domain::datatype::hll::Sketch;
+    use crate::domain::key::{BucketName, ObjectName};
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 0..9).prop_map(Bytes::from)
+    }
+
+    fn dot() -> impl Strategy<Value = Dot> {
+        (any::<u64>(), any::<u64>()).prop_map(|(actor, time)| Dot { actor: ActorId(actor), time: Time(time) })
+    }
+
+    fn header() -> impl Strategy<Value = Header> {
+        let id = || any::<[u8; 16]>().prop_map(RowId);
+        let sibling = (dot(), any::<u32>(), any::<bool>());
+        let sibling = sibling.prop_map(|(dot, slot, deleted)| SiblingEntry { dot, slot, deleted });
+        let actors = vec((any::<u64>().prop_map(ActorId), option::of(any::<u64>().prop_map(Time))), 0..4);
+        let parts = (
+            id(),
+            option::of(id()),
+            any::<u32>(),
+            actors,
+            vec(sibling, 0..4),
+            option::of(vec((bytes(), bytes()), 0..4)),
+        );
+        parts.prop_map(|(id, content, floors, actors, siblings, rows)| {
+            let mut header = Header { id, content, floors, actors, siblings, packed: None };
+            if let Some(rows) = rows {
+                let packed = header.packed.insert(PackedRows::default());
+                for (suffix, value) in rows {
+                    packed.put([&[layout::SIBLINGS], &id.0[..], &suffix].concat().into(), value);
+                }
+            }
+            header
+        })
+    }
+
+    fn content() -> impl Strategy<Value = Content> {
+        let link = (option::of(bytes()), option::of(bytes()), option::of(bytes()));
+        let links = vec(link.prop_map(|(bucket, key, tag)| Link { bucket, key, tag }), 0..3);
+        let pairs = || vec((bytes(), bytes()), 0..3);
+        let names = (option::of(bytes()), option::of(bytes()), option::of(bytes()));
+        (bytes(), names, links, pairs(), pairs(), any::<u32>(), any::<bool>()).prop_map(
+            |(value, (content_type, charset, content_encoding), links, user_metadata, indexes, modified, deleted)| {
+                let modified = Duration::from_micros(u64::from(modified) << 20);
+                #[rustfmt::skip]
+                let content = Content {
+                    value, content_type, charset, content_encoding, links, user_metadata, indexes, modified, deleted,
+                };
+                content
+            },
+        )
+    }
+
+    fn payload() -> impl Strategy<Value = (Element, Payload)> {
+        let share = (any::<u128>(), any::<u128>());
+        let share = share.prop_map(|(incremented, decremented)| CounterShare { incremented, decremented });
+        let register = (any::<u64>(), bytes());
+        let register = register.prop_map(|(assigned, value)| RegisterValue { assigned: Time(assigned), value });
+        prop_oneof![
+            Just((Element::Presence, Payload::Mark)),
+            Just((Element::Flag, Payload::Mark)),
+            bytes().prop_map(|member| (Element::Member(member), Payload::Mark)),
+            share.prop_map(|share| (Element::Counter, Payload::Counter(share))),
+            register.prop_map(|register| (Element::Register, Payload::Register(register))),
+            content().prop_map(|content| (Element::Sibling(Time(1)), Payload::Content(content))),
+        ]
+    }
+
+    /// A row key, whole or cut.
+    fn name() -> impl Strategy<Value = RowKey> {
+        let key = prop_oneof![bytes(), vec(any::<u8>(), 9_000..9_010).prop_map(Bytes::from)];
+        let bucket = BucketName::new(None, Bytes::from_static(b"b"));
+        key.prop_map(move |key| layout::name(&ObjectName { bucket: bucket.clone(), key }))
+    }
+
+    fn open_cell(row: &Bytes, element: &Element, value: Bytes) -> Result<(Bytes, Time, Payload), StoreError> {
+        let (key, mut value) = open(row, value)?;
+        let time = take_time(&mut value)?;
+        Ok((key, time, decode_payload(element, value)?))
+    }
+
+    proptest! {
+        #[test]
+        fn headers_come_back(header in header(), name in name()) {
+            let value = header.encode(&name);
+            let (key, value) = open(&name.row, value).unwrap();
+            prop_assert_eq!(&key, name.whole.as_ref().unwrap_or(&name.row));
+            prop_assert_eq!(&Header::decode(value.clone()).unwrap(), &header);
+            for end in 0..value.len() {
+                let cut = Header::decode(value.slice(..end));
+                prop_assert_eq!(cut, Err(StoreError::Damaged { what: "object header" }));
+            }
+        }
+
+        #[test]
+        fn cells_come_back((element, payload) in payload(), dot in dot(), name in name()) {
+            let key = CellKey { path: Path::root(), element: element.clone() };
+            let cell = Cell { key, dot, payload: payload.clone() };
+            let value = encode_cell(Some(&name), &cell);
+            let whole = name.whole.clone().unwrap_or(name.row.clone());
+            prop_assert_eq!(open_cell(&name.row, &element, value.clone()).unwrap(), (whole, dot.time, payload.clone()));
+            for end in 0..value.len() {
+                match open_cell(&name.row, &element, value.slice(..end)) {
+                    Err(error) => assert!(matches!(error, StoreError::Damaged { .. })),
+                    // Values without a length of their own end where the row does.
+                    Ok((_, _, cut)) => prop_assert_ne!(cut, payload.clone()),
+                }
+            }
+        }
+
+        #[test]
+        fn queue_rows_come_back(row in name(), name in name()) {
+            let value = encode_queue(&row, &name);
+            let (key, value) = open(&row.row, value).unwrap();
+            prop_assert_eq!(&key, row.whole.as_ref().unwrap_or(&row.row));
+            prop_assert_eq!(decode_queue(value.clone()).unwrap(), name.clone());
+            for end in 0..4 + name.row.len() {
+                prop_assert!(decode_queue(value.slice(..end)).is_err());
+            }
+        }
+
+        #[test]
+        fn strange_values_are_damage_and_no_panic(value in vec(any::<u8>(), 0..60), (element, _) in payload()) {
+            let value = Bytes::from(value);
+            let _ = Header::decode(value.clone());
+            let _ = decode_queue(value.clone());
+            let _ = decode_payload(&element, value.clone());
+            let _ = open_cell(&Bytes::from_static(b"row"), &element, value);
+        }
+    }
+
+    #[test]
+    fn a_flag_byte_is_zero_or_one() {
+        let mut value = Header::new(RowId([0; 16])).encode(&layout::record(b"k")).to_vec();
+        value[17] = 2;
+        assert!(Header::decode(Bytes::from(value).slice(1..)).is_err());
+    }
+
+    #[test]
+    fn registers_come_back_in_both_forms_and_damage_is_told() {
+        let mut sketch = Sketch::new(4);
+        for elements in [0_u8..2, 0..64] {
+            elements.for_each(|n| sketch.add(&[n]));
+            let cell = Cell {
+                key: CellKey { path: Path::root(), element: Element::Hll },
+                dot: Dot { actor: ActorId(1), time: Time(2) },
+                payload: Payload::Hll(sketch.pack()),
+            };
+            let (_, mut value) = open(&Bytes::new(), encode_cell(None, &cell)).unwrap();
+            assert_eq!(take_time(&mut value), Ok(cell.dot.time));
+            assert_eq!(decode_payload(&Element::Hll, value.clone()), Ok(cell.payload));
+            // Two bytes of form and precision; a sparse list cut between entries is a shorter list.
+            for end in (0..value.len()).filter(|&end| end < 2 || (end - 2) % 3 != 0) {
+                let damaged = Err(StoreError::Damaged { what: "cell payload" });
+                assert_eq!(decode_payload(&Element::Hll, value.slice(..end)), damaged, "cut at {end}");
+            }
+        }
+    }
 }

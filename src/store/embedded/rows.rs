@@ -1,6 +1,9 @@
 //! Reading rows: an object's live cells, names in order, records.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
@@ -8,22 +11,19 @@ use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use super::engine_error;
 use super::layout::{self, CellRow, RowId, RowKey};
 use super::record::{self, Header};
-use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Selection};
+use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::store::StoreError;
-
-const ACTOR_RECORD: &[u8] = b"store/actor";
-const CLOCK_RECORD: &[u8] = b"store/clock";
-/// Records of the store itself begin with this; the others are the engine's.
-const OWN_RECORDS: &[u8] = b"store/";
 
 /// The engine's one key space.
 #[derive(Clone)]
 pub(super) struct Rows {
     pub(super) database: Database,
     pub(super) keyspace: Keyspace,
+    // With the rows, so that a scan which outlives the store keeps the directory too.
+    _lock: Arc<File>,
 }
 
 /// Rows as one moment shows them.
@@ -80,8 +80,8 @@ impl View for SnapshotView<'_> {
 }
 
 impl Rows {
-    pub(super) fn new(database: Database, keyspace: Keyspace) -> Self {
-        Self { database, keyspace }
+    pub(super) fn new(database: Database, keyspace: Keyspace, lock: File) -> Self {
+        Self { database, keyspace, _lock: Arc::new(lock) }
     }
 
     fn view(&self) -> SnapshotView<'_> {
@@ -90,41 +90,36 @@ impl Rows {
 
     /// The directory's actor: the one it has, or `new_actor` from now on.
     pub(super) fn establish_actor(&self, new_actor: ActorId) -> Result<ActorId, StoreError> {
-        let key = layout::record(ACTOR_RECORD);
-        if let Some(value) = self.view().get(&key)? {
-            let (_, mut value) = record::open(&key, value)?;
-            return record::take_time(&mut value).map(|Time(actor)| ActorId(actor));
+        let key = layout::own_actor();
+        if let Some(actor) = time_at(&self.view(), &key)? {
+            return Ok(ActorId(actor.0));
         }
-        let row = RowKey { row: key.clone(), whole: None };
-        self.keyspace.insert(key, record::encode_floor(&row, Time(new_actor.0))).map_err(engine_error)?;
+        let value = record::encode_time(&key, Time(new_actor.0));
+        self.keyspace.insert(key.row, value).map_err(engine_error)?;
         self.database.persist(PersistMode::SyncAll).map_err(engine_error)?;
         Ok(new_actor)
     }
 
     /// The durable bound of the clock; zero in a new directory.
     pub(super) fn clock_bound(&self) -> Result<Time, StoreError> {
-        let key = layout::record(CLOCK_RECORD);
-        match self.view().get(&key)? {
-            None => Ok(Time(0)),
-            Some(value) => record::take_time(&mut record::open(&key, value)?.1),
-        }
+        Ok(time_at(&self.view(), &layout::own_clock())?.unwrap_or_default())
     }
 
-    /// The row that raises the bound of the clock.
-    pub(super) fn clock_row(bound: Time) -> (Bytes, Bytes) {
-        let row = RowKey { row: layout::record(CLOCK_RECORD), whole: None };
-        let value = record::encode_floor(&row, bound);
-        (row.row, value)
+    pub(super) fn count(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        let everything = Range { start: Bound::Unbounded, end: Bound::Unbounded };
+        self.view().scan(everything, &mut |_, _| {
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(count)
     }
 
     pub(super) fn records(&self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let mut records = Vec::new();
         self.view().scan(Range::prefix(layout::records()), &mut |row, value| {
             let (key, value) = record::open(&row, value)?;
-            let name = layout::record_name(&key);
-            if !name.starts_with(OWN_RECORDS) {
-                records.push((name, value));
-            }
+            records.push((layout::record_name(&key)?, value));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(records)
@@ -150,6 +145,9 @@ impl Rows {
             range = range.after(&layout::name(&ObjectName { bucket: bucket.clone(), key }).row);
         }
         let mut keys = Vec::new();
+        if limit == 0 {
+            return Ok(keys);
+        }
         self.visit_listed(&self.view(), range, &mut |name| {
             if name.bucket == *bucket {
                 keys.push(name.key);
@@ -166,32 +164,62 @@ impl Rows {
         after: Option<Bytes>,
         limit: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let prefix = layout::bucket_type(bucket_type);
-        let type_end = layout::prefix_end(layout::scan_prefix(&prefix));
-        let behind = |bucket: &Bytes| {
-            let name = BucketName { bucket_type: bucket_type.clone(), bucket: bucket.clone() };
-            layout::prefix_end(layout::scan_prefix(&layout::bucket(&name)))
-        };
         let view = self.view();
-        let mut buckets: Vec<Bytes> = Vec::new();
-        let mut last = after;
-        while buckets.len() < limit {
-            let start = match &last {
-                None => Some(layout::scan_prefix(&prefix).to_vec()),
-                Some(bucket) => behind(bucket),
-            };
-            let Some(start) = start else { break };
+        let type_prefix = layout::bucket_type(bucket_type);
+        let type_end = layout::prefix_end(layout::scan_prefix(&type_prefix));
+        let prefix_of =
+            |bucket: &Bytes| layout::bucket(&BucketName { bucket_type: bucket_type.clone(), bucket: bucket.clone() });
+        let is_cut = |prefix: &[u8]| layout::scan_prefix(prefix).len() < prefix.len();
+        let mut start = match &after {
+            None => Some(layout::scan_prefix(&type_prefix).to_vec()),
+            Some(bucket) => {
+                let prefix = prefix_of(bucket);
+                let group = layout::scan_prefix(&prefix);
+                // Buckets that share a cut prefix are looked at together, so the group may hold more of them.
+                if is_cut(&prefix) { Some(group.to_vec()) } else { layout::prefix_end(group) }
+            }
+        };
+        let mut buckets = Vec::new();
+        while let Some(from) = start.take()
+            && buckets.len() < limit
+        {
             let end = type_end.clone().map_or(Bound::Unbounded, Bound::Excluded);
             let mut found = None;
-            self.visit_listed(&view, Range { start: Bound::Included(start), end }, &mut |name| {
+            self.visit_listed(&view, Range { start: Bound::Included(from), end }, &mut |name| {
                 let inside = name.bucket.bucket_type == *bucket_type;
                 found = inside.then_some(name.bucket.bucket);
                 inside
             })?;
             let Some(bucket) = found else { break };
-            buckets.push(bucket.clone());
-            last = Some(bucket);
+            let prefix = prefix_of(&bucket);
+            let group = layout::scan_prefix(&prefix);
+            if is_cut(&prefix) {
+                let names = self.buckets_of_group(&view, bucket_type, group)?;
+                buckets.extend(names.into_iter().filter(|name| after.as_ref().is_none_or(|after| name > after)));
+            } else {
+                buckets.push(bucket);
+            }
+            start = layout::prefix_end(group);
         }
+        buckets.truncate(limit);
+        Ok(buckets)
+    }
+
+    /// The buckets whose names' rows share a cut prefix. The rows lie in the order of their hashes, so only all of them
+    /// together say which buckets there are.
+    fn buckets_of_group(
+        &self,
+        view: &dyn View,
+        bucket_type: &Bytes,
+        group: &[u8],
+    ) -> Result<BTreeSet<Bytes>, StoreError> {
+        let mut buckets = BTreeSet::new();
+        self.visit_listed(view, Range::prefix(group), &mut |name| {
+            if name.bucket.bucket_type == *bucket_type {
+                buckets.insert(name.bucket.bucket);
+            }
+            false
+        })?;
         Ok(buckets)
     }
 
@@ -217,42 +245,51 @@ pub(super) fn header(view: &dyn View, name: &RowKey) -> Result<Option<Header>, S
 }
 
 fn live_cells(view: &dyn View, header: &Header, selections: &[Selection]) -> Result<LiveCells, StoreError> {
+    let view = header.rows(view);
     let mut cells = Vec::new();
     for selection in selections {
         match selection {
-            Selection::Siblings => siblings(view, header, &mut cells)?,
-            Selection::Key(CellKey { element: Element::Sibling(_), .. }) => siblings(view, header, &mut cells)?,
+            Selection::Key(CellKey { element: Element::Sibling(_), .. }) | Selection::Siblings => {
+                siblings(view, header, selection, &mut cells)?;
+            }
             Selection::Key(key) => cells_at(view, header, key, &mut cells)?,
             Selection::Subtree(path) => cells_under(view, header, path, &mut cells)?,
         }
     }
-    cells.retain(|cell| selections.iter().any(|selection| selection.takes(&cell.key)));
+    let root = CellKey { path: Path::root(), element: Element::Presence };
+    if selections.iter().any(|selection| selection.takes(&root)) {
+        cells.extend(header.presence().map(|dot| Cell { key: root.clone(), dot, payload: Payload::Mark }));
+    }
     Ok(LiveCells::new(cells))
 }
 
-fn siblings(view: &dyn View, header: &Header, cells: &mut Vec<Cell>) -> Result<(), StoreError> {
-    if header.values + header.tombstones == 0 {
-        return Ok(());
-    }
-    view.scan(Range::prefix(&layout::siblings(header.id)), &mut |row, value| {
-        let dot = layout::parse_sibling(&row)?;
-        let (_, mut value) = record::open(&row, value)?;
-        record::take_time(&mut value)?;
-        let key = CellKey { path: Path::root(), element: Element::Sibling(dot.time) };
+fn siblings(view: &dyn View, header: &Header, selection: &Selection, cells: &mut Vec<Cell>) -> Result<(), StoreError> {
+    for sibling in &header.siblings {
+        let key = CellKey { path: Path::root(), element: Element::Sibling(sibling.dot.time) };
+        if !selection.takes(&key) {
+            continue;
+        }
+        let row = layout::sibling(header.id, sibling.slot);
+        let missing = StoreError::Damaged { what: "sibling" };
+        let (_, mut value) = record::open(&row, view.get(&row)?.ok_or(missing.clone())?)?;
+        if record::take_time(&mut value)? != sibling.dot.time {
+            return Err(missing);
+        }
         let payload = record::decode_payload(&key.element, value)?;
-        cells.push(Cell { key, dot, payload });
-        Ok(ControlFlow::Continue(()))
-    })
+        cells.push(Cell { key, dot: sibling.dot, payload });
+    }
+    Ok(())
 }
 
 fn cells_at(view: &dyn View, header: &Header, key: &CellKey, cells: &mut Vec<Cell>) -> Result<(), StoreError> {
-    let Some(content) = header.content else { return Ok(()) };
-    for &actor in &header.actors {
+    let Some(content) = header.content.filter(|_| !key.is_root_presence()) else { return Ok(()) };
+    let floors = floors_above(view, header, content, &key.path)?;
+    for &(actor, _) in &header.actors {
         let row = layout::cell(content, key, actor);
         let Some(value) = view.get(&row.row)? else { continue };
         let (_, mut value) = record::open(&row.row, value)?;
         let dot = Dot { actor, time: record::take_time(&mut value)? };
-        if !floors_above(view, header, content, &key.path)?.iter().any(|floor| floor.ends(key, dot)) {
+        if !floors.iter().any(|floor| floor.ends(key, dot)) {
             cells.push(Cell { key: key.clone(), dot, payload: record::decode_payload(&key.element, value)? });
         }
     }
@@ -262,24 +299,23 @@ fn cells_at(view: &dyn View, header: &Header, key: &CellKey, cells: &mut Vec<Cel
 fn cells_under(view: &dyn View, header: &Header, path: &Path, cells: &mut Vec<Cell>) -> Result<(), StoreError> {
     let Some(content) = header.content else { return Ok(()) };
     let mut floors = floors_above(view, header, content, path)?;
-    let first = cells.len();
+    let mut found = Vec::new();
     let prefix = layout::subtree(content, path);
     view.scan(Range::prefix(layout::scan_prefix(&prefix)), &mut |row, value| {
         let (key, mut value) = record::open(&row, value)?;
         let time = record::take_time(&mut value)?;
         match layout::parse_cell(&key)? {
-            CellRow::Floor(path, actor) => floors.push(floor_at(path, Dot { actor, time })),
-            CellRow::Cell(key, actor) => {
+            // The scan of a cut prefix meets the rows of other fields too.
+            CellRow::Floor(at, actor) if at.is_within(path) => floors.push(floor_at(at, Dot { actor, time })),
+            CellRow::Cell(key, actor) if key.path.is_within(path) => {
                 let payload = record::decode_payload(&key.element, value)?;
-                cells.push(Cell { key, dot: Dot { actor, time }, payload });
+                found.push(Cell { key, dot: Dot { actor, time }, payload });
             }
+            _ => {}
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if !floors.is_empty() {
-        let found = cells.split_off(first);
-        cells.extend(found.into_iter().filter(|cell| !floors.iter().any(|floor| floor.ends(&cell.key, cell.dot))));
-    }
+    cells.extend(found.into_iter().filter(|cell| !floors.iter().any(|floor| floor.ends(&cell.key, cell.dot))));
     Ok(())
 }
 
@@ -295,13 +331,17 @@ fn floors_above(view: &dyn View, header: &Header, content: RowId, path: &Path) -
     }
     for depth in 0..=path.fields().len() {
         let around = Path::from(path.fields()[..depth].to_vec());
-        for &actor in &header.actors {
-            let row = layout::floor(content, &around, actor);
-            if let Some(value) = view.get(&row.row)? {
-                let time = record::take_time(&mut record::open(&row.row, value)?.1)?;
+        for &(actor, _) in &header.actors {
+            if let Some(time) = time_at(view, &layout::floor(content, &around, actor))? {
                 floors.push(floor_at(around.clone(), Dot { actor, time }));
             }
         }
     }
     Ok(floors)
+}
+
+/// The time with which a row's value begins, where the row is there.
+pub(super) fn time_at(view: &dyn View, key: &RowKey) -> Result<Option<Time>, StoreError> {
+    let Some(value) = view.get(&key.row)? else { return Ok(None) };
+    record::take_time(&mut record::open(&key.row, value)?.1).map(Some)
 }

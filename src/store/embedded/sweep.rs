@@ -8,8 +8,9 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::RowLimits;
 use super::commit::Batch;
-use super::layout::{self, CellRow, RowId};
+use super::layout::{self, CellRow, RowId, RowKey};
 use super::record;
 use super::rows::{self, Range, Rows, View};
 use crate::domain::cell::Path;
@@ -17,10 +18,8 @@ use crate::domain::context::CausalContext;
 use crate::domain::dot::Dot;
 use crate::store::StoreError;
 
-/// Rows looked at in one step: a write that arrives meanwhile waits for no more than that.
-const ROWS_PER_STEP_MAX: usize = 512;
-
 pub(super) struct Sweeper {
+    limits: RowLimits,
     waiting: VecDeque<(Bytes, Bytes)>,
     current: Option<Sweep>,
 }
@@ -31,22 +30,43 @@ struct Sweep {
     content: RowId,
     path: Path,
     /// The row key of the object's name, and the name whole where it was cut.
-    name: layout::RowKey,
+    name: RowKey,
+    /// What ended when the last step was done. Has more ended since, the sweep begins again.
+    ended: Option<Ended>,
     /// The last row looked at.
     behind: Option<Bytes>,
-    /// The floors when the sweep began. Were they raised meanwhile, it begins again.
-    floors: Option<CausalContext>,
+}
+
+/// What has ended under the path of a sweep.
+#[derive(Clone, PartialEq)]
+enum Ended {
+    /// Everything: the content is gone.
+    All,
+    /// What the floors at the path cover.
+    Covered(CausalContext),
+}
+
+/// Whether a cell row is at or under the path and covered by the context.
+pub(super) fn ends(path: &Path, context: &CausalContext, row: &Bytes, value: Bytes) -> Result<bool, StoreError> {
+    let (key, mut value) = record::open(row, value)?;
+    Ok(match layout::parse_cell(&key)? {
+        // Floors under the path have sweeps of their own.
+        CellRow::Floor(..) => false,
+        CellRow::Cell(key, actor) => {
+            key.path.is_within(path) && context.covers(Dot { actor, time: record::take_time(&mut value)? })
+        }
+    })
 }
 
 impl Sweeper {
     /// Takes up what an earlier run of the server left.
-    pub(super) fn load(rows: &Rows) -> Result<Self, StoreError> {
+    pub(super) fn load(rows: &Rows, limits: RowLimits) -> Result<Self, StoreError> {
         let mut waiting = VecDeque::new();
         Batch::new(rows).scan(Range::prefix(layout::queues()), &mut |row, value| {
             waiting.push_back((row, value));
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok(Self { waiting, current: None })
+        Ok(Self { limits, waiting, current: None })
     }
 
     /// Takes up what a batch has queued.
@@ -54,20 +74,22 @@ impl Sweeper {
         self.waiting.extend(queued);
     }
 
+    /// Whether nothing waits that may be done.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.current.is_none()
+        self.limits.rows_swept_per_step_max == 0 || (self.waiting.is_empty() && self.current.is_none())
     }
 
-    /// Does a bounded piece of the work that waits.
+    /// Does a bounded piece of the work that waits. After an error that work is given up until it is loaded again.
     pub(super) fn step(&mut self, batch: &mut Batch<'_>) -> Result<(), StoreError> {
         let mut sweep = match self.current.take() {
             Some(sweep) => sweep,
             None => match self.waiting.pop_front() {
-                Some((row, value)) => Sweep::begin(row, value)?,
-                None => return Ok(()),
+                // Queued again while it was swept, it may be done already.
+                Some((row, value)) if batch.get(&row)?.is_some() => Sweep::begin(row, value)?,
+                _ => return Ok(()),
             },
         };
-        if !sweep.step(batch)? {
+        if !sweep.step(batch, self.limits.rows_swept_per_step_max)? {
             self.current = Some(sweep);
         }
         Ok(())
@@ -79,46 +101,46 @@ impl Sweep {
         let (key, value) = record::open(&queue_row, queue_value)?;
         let (content, path) = layout::parse_queue(&key)?;
         let name = record::decode_queue(value)?;
-        Ok(Self { queue_row, content, path, name, behind: None, floors: None })
+        Ok(Self { queue_row, content, path, name, ended: None, behind: None })
     }
 
     /// Whether the sweep is done.
-    fn step(&mut self, batch: &mut Batch<'_>) -> Result<bool, StoreError> {
+    fn step(&mut self, batch: &mut Batch<'_>, rows_max: usize) -> Result<bool, StoreError> {
         let header = rows::header(batch, &self.name)?.filter(|header| header.content == Some(self.content));
-        let Some(mut header) = header else {
-            // The whole content is gone, with every floor in it.
-            let done = self.delete_rows(batch, None)?;
-            if done {
-                batch.delete(self.queue_row.clone());
-            }
-            return Ok(done);
-        };
-        let mut floors = CausalContext::new();
         let mut floor_rows = Vec::new();
-        for &actor in &header.actors {
-            let row = layout::floor(self.content, &self.path, actor).row;
-            if let Some(value) = batch.get(&row)? {
-                floors.see(Dot { actor, time: record::take_time(&mut record::open(&row, value)?.1)? });
-                floor_rows.push(row);
+        let ended = match &header {
+            None => Ended::All,
+            Some(header) => {
+                let mut floors = CausalContext::new();
+                for &(actor, _) in &header.actors {
+                    let floor = layout::floor(self.content, &self.path, actor);
+                    if let Some(time) = rows::time_at(batch, &floor)? {
+                        floors.see(Dot { actor, time });
+                        floor_rows.push(floor.row);
+                    }
+                }
+                Ended::Covered(floors)
             }
-        }
-        if self.floors.as_ref() != Some(&floors) {
-            self.floors = Some(floors.clone());
+        };
+        if self.ended.as_ref() != Some(&ended) {
             self.behind = None;
         }
-        if !self.delete_rows(batch, Some(&floors))? {
+        let done = self.delete_rows(batch, &ended, rows_max)?;
+        self.ended = Some(ended);
+        if !done {
             return Ok(false);
         }
-        header.floors = header.floors.saturating_sub(u32::try_from(floor_rows.len()).unwrap_or(u32::MAX));
+        if let Some(mut header) = header {
+            header.floors = header.floors.saturating_sub(u32::try_from(floor_rows.len()).unwrap_or(u32::MAX));
+            batch.put(self.name.row.clone(), header.encode(&self.name));
+        }
         floor_rows.into_iter().for_each(|row| batch.delete(row));
-        batch.put(self.name.row.clone(), header.encode(&self.name));
         batch.delete(self.queue_row.clone());
         Ok(true)
     }
 
-    /// Deletes the next rows under the path that the floors end, or all of them where no floors are given. Whether it has
-    /// reached the end.
-    fn delete_rows(&mut self, batch: &mut Batch<'_>, floors: Option<&CausalContext>) -> Result<bool, StoreError> {
+    /// Deletes what has ended of the next rows under the path. Whether it has reached the end.
+    fn delete_rows(&mut self, batch: &mut Batch<'_>, ended: &Ended, rows_max: usize) -> Result<bool, StoreError> {
         let prefix = layout::subtree(self.content, &self.path);
         let mut range = Range::prefix(layout::scan_prefix(&prefix));
         if let Some(behind) = &self.behind {
@@ -128,30 +150,18 @@ impl Sweep {
         let mut dead = Vec::new();
         let mut behind = None;
         batch.scan(range, &mut |row, value| {
-            if looked_at == ROWS_PER_STEP_MAX {
-                return Ok(ControlFlow::Break(()));
-            }
             looked_at += 1;
             behind = Some(row.clone());
-            let (key, mut value) = record::open(&row, value)?;
-            let ended = match (floors, layout::parse_cell(&key)?) {
-                (None, _) => true,
-                (Some(_), CellRow::Floor(..)) => false,
-                (Some(floors), CellRow::Cell(key, actor)) => {
-                    let time = record::take_time(&mut value)?;
-                    key.path.is_within(&self.path) && floors.covers(Dot { actor, time })
-                }
-            };
-            if ended {
+            if match ended {
+                Ended::All => true,
+                Ended::Covered(floors) => ends(&self.path, floors, &row, value)?,
+            } {
                 dead.push(row);
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(if looked_at < rows_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         dead.into_iter().for_each(|row| batch.delete(row));
-        let done = looked_at < ROWS_PER_STEP_MAX;
-        if behind.is_some() {
-            self.behind = behind;
-        }
-        Ok(done)
+        self.behind = behind.or(self.behind.take());
+        Ok(looked_at < rows_max)
     }
 }

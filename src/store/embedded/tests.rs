@@ -1,0 +1,225 @@
+//! The committer step by step, without its thread: what happens between two steps of a sweep, and beside damaged rows.
+
+use std::sync::mpsc::{self, Sender};
+
+use bytes::Bytes;
+use fjall::KeyspaceCreateOptions;
+use tempfile::TempDir;
+
+use super::commit::{Committer, Waiting, Work};
+use super::rows::Rows;
+use super::{RowLimits, layout};
+use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload, Selection};
+use crate::domain::context::CausalContext;
+use crate::domain::delta::Delta;
+use crate::domain::dot::{ActorId, Dot, Time};
+use crate::domain::key::{BucketName, ObjectName};
+use crate::store::{StoreError, Ticket};
+
+const ACTOR: ActorId = ActorId(1);
+/// Every object is spread, a remove of more than four rows lays a floor, and the sweep looks at three rows a step.
+const LIMITS: RowLimits =
+    RowLimits { packed_size_bytes_max: 0, packed_cells_max: 0, rows_ended_at_once_max: 4, rows_swept_per_step_max: 3 };
+
+struct Bench {
+    rows: Rows,
+    committer: Committer,
+    time: u64,
+    _queue: Sender<Waiting>,
+    _dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let database = fjall::Database::builder(dir.path().join("engine")).open().unwrap();
+        let keyspace = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
+        let lock = std::fs::File::create(dir.path().join("LOCK")).unwrap();
+        let rows = Rows::new(database, keyspace, lock);
+        let (queue, waiting) = mpsc::channel();
+        let committer = Committer::new(rows.clone(), waiting, LIMITS).unwrap();
+        Self { rows, committer, time: 0, _queue: queue, _dir: dir }
+    }
+
+    fn write(&mut self, work: Work) -> Result<(), StoreError> {
+        let (resolver, ticket) = Ticket::pending();
+        self.committer.write((work, resolver));
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(ticket.durable())
+    }
+
+    /// Raises a floor and adds members to the set at a path, with the presence that every update writes.
+    fn update(
+        &mut self,
+        name: &ObjectName,
+        floor: Option<Floor>,
+        path: &Path,
+        members: &[u8],
+    ) -> Result<Dot, StoreError> {
+        self.time += 1;
+        let dot = Dot { actor: ACTOR, time: Time(self.time) };
+        let member = |&number: &u8| CellKey { path: path.clone(), element: Element::Member(vec![number].into()) };
+        let root = CellKey { path: Path::root(), element: Element::Presence };
+        let keys = [root].into_iter().chain(members.iter().map(member));
+        let puts = keys.map(|key| Cell { key, dot, payload: Payload::Mark }).collect();
+        let delta = Delta { dot, puts, floors: floor.into_iter().collect() };
+        self.write(Work::Delta(name.clone(), delta)).map(|()| dot)
+    }
+
+    fn members(&self, name: &ObjectName, path: &Path) -> Vec<u8> {
+        let cells = self.rows.read(name, &[Selection::Subtree(path.clone())]).unwrap();
+        let member = |cell: &Cell| match &cell.key.element {
+            Element::Member(member) => Some(member[0]),
+            _ => None,
+        };
+        cells.all().iter().filter_map(member).collect()
+    }
+
+    fn sweep_all(&mut self) {
+        (0..1_000).for_each(|_| self.committer.sweep());
+    }
+}
+
+fn object(key: &'static str) -> ObjectName {
+    ObjectName { bucket: BucketName::new(None, Bytes::from_static(b"b")), key: Bytes::from_static(key.as_bytes()) }
+}
+
+fn set(name: &'static str) -> Path {
+    Path::root().child(FieldName { name: Bytes::from_static(name.as_bytes()), kind: FieldKind::Set })
+}
+
+fn floor(path: &Path, dot: Dot) -> Option<Floor> {
+    Some(Floor { target: FloorTarget::Subtree(path.clone()), context: CausalContext::from_iter([dot]) })
+}
+
+#[test]
+fn a_floor_that_rises_begins_its_sweep_again() {
+    let mut bench = Bench::new();
+    let (name, path) = (object("k"), set("s"));
+    let all: Vec<u8> = (0..20).collect();
+    let first = bench.update(&name, None, &path, &all).unwrap();
+    bench.update(&name, floor(&path, first), &path, &[]).unwrap();
+    bench.committer.sweep();
+    // Behind the sweep, and then ended too.
+    let second = bench.update(&name, None, &path, &[0, 1]).unwrap();
+    bench.committer.sweep();
+    bench.update(&name, floor(&path, second), &path, &[1, 19]).unwrap();
+    assert_eq!(bench.members(&name, &path), [1, 19]);
+    bench.sweep_all();
+    assert_eq!(bench.members(&name, &path), [1, 19]);
+    // The header and two members.
+    assert_eq!(bench.rows.count().unwrap(), 3);
+}
+
+#[test]
+fn a_content_that_ends_while_it_is_swept_leaves_nothing() {
+    let mut bench = Bench::new();
+    let name = object("k");
+    let all: Vec<u8> = (0..20).collect();
+    let first = bench.update(&name, None, &Path::root(), &all).unwrap();
+    // Another actor's presence keeps the content, so that the root itself gets a floor.
+    let root = CellKey { path: Path::root(), element: Element::Presence };
+    let other = Dot { actor: ActorId(2), time: Time(1) };
+    let put = Cell { key: root, dot: other, payload: Payload::Mark };
+    bench.write(Work::Delta(name.clone(), Delta { dot: other, puts: vec![put], floors: vec![] })).unwrap();
+    let at = floor(&Path::root(), first).into_iter().collect();
+    bench.time += 1;
+    let dot = Dot { actor: ACTOR, time: Time(bench.time) };
+    bench.write(Work::Delta(name.clone(), Delta { dot, puts: vec![], floors: at })).unwrap();
+    let second = bench.update(&name, None, &Path::root(), &[0, 1]).unwrap();
+    bench.committer.sweep();
+    bench.committer.sweep();
+    let seen = CausalContext::from_iter([other, second]);
+    let floors = vec![Floor { target: FloorTarget::Subtree(Path::root()), context: seen }];
+    let dot = Dot { actor: ACTOR, time: Time(bench.time + 1) };
+    bench.write(Work::Delta(name.clone(), Delta { dot, puts: vec![], floors })).unwrap();
+    bench.sweep_all();
+    assert_eq!(bench.rows.count().unwrap(), 0);
+}
+
+#[test]
+fn a_sweep_that_is_done_leaves_the_floors_of_others() {
+    let mut bench = Bench::new();
+    let (name, a, b) = (object("k"), set("a"), set("b"));
+    let few: Vec<u8> = (0..6).collect();
+    let many: Vec<u8> = (0..60).collect();
+    bench.update(&name, None, &a, &few).unwrap();
+    let dot = bench.update(&name, None, &b, &many).unwrap();
+    bench.update(&name, floor(&a, dot), &a, &[1]).unwrap();
+    bench.update(&name, floor(&b, dot), &b, &[2]).unwrap();
+    for _ in 0..60 {
+        assert_eq!((bench.members(&name, &a), bench.members(&name, &b)), (vec![1], vec![2]));
+        let member = CellKey { path: b.clone(), element: Element::Member(vec![59].into()) };
+        assert_eq!(bench.rows.read(&name, &[Selection::Key(member)]).unwrap().all(), []);
+        bench.committer.sweep();
+    }
+    assert_eq!(bench.rows.count().unwrap(), 3);
+}
+
+#[test]
+fn a_sweep_goes_on_where_an_earlier_run_queued_it() {
+    let mut bench = Bench::new();
+    let (name, path) = (object("k"), set("s"));
+    let dot = bench.update(&name, None, &path, &(0..20).collect::<Vec<u8>>()).unwrap();
+    bench.update(&name, floor(&path, dot), &path, &[3]).unwrap();
+    bench.committer.sweep();
+    let (_queue, waiting) = mpsc::channel();
+    bench.committer = Committer::new(bench.rows.clone(), waiting, LIMITS).unwrap();
+    bench.sweep_all();
+    assert_eq!(bench.rows.count().unwrap(), 2);
+    assert_eq!(bench.members(&name, &path), [3]);
+}
+
+#[test]
+fn a_damaged_row_harms_its_own_object_only() {
+    let mut bench = Bench::new();
+    let (damaged, sound) = (object("damaged"), object("sound"));
+    let path = set("s");
+    let first = bench.update(&damaged, None, &path, &[1]).unwrap();
+    let row = layout::name(&damaged).row;
+    bench.rows.keyspace.insert(row, b"\x07".as_slice()).unwrap();
+
+    let whole = Selection::whole_object();
+    assert!(matches!(bench.rows.read(&damaged, &whole), Err(StoreError::Damaged { .. })));
+    assert!(matches!(bench.update(&damaged, None, &path, &[2]), Err(StoreError::Damaged { .. })));
+    assert!(bench.update(&sound, None, &path, &[3]).is_ok());
+    assert!(matches!(bench.update(&damaged, floor(&path, first), &path, &[2]), Err(StoreError::Damaged { .. })));
+    assert_eq!(bench.members(&sound, &path), [3]);
+}
+
+#[test]
+fn a_write_that_fails_half_way_leaves_nothing_in_its_batch() {
+    let mut bench = Bench::new();
+    let name = object("k");
+    let (sound, broken) = (set("a"), set("b"));
+    let first = bench.update(&name, None, &sound, &[1, 2]).unwrap();
+    bench.update(&name, None, &broken, &[1]).unwrap();
+    let content = crate::store::embedded::layout::RowId::of(first);
+    let member = CellKey { path: broken.clone(), element: Element::Member(vec![1].into()) };
+    bench.rows.keyspace.insert(layout::cell(content, &member, ACTOR).row, b"\x01short".as_slice()).unwrap();
+    // The first floor is turned into deletes before the second one meets the damage.
+    let floors = [&sound, &broken].map(|path| floor(path, Dot { actor: ACTOR, time: Time(2) }).unwrap());
+    let dot = Dot { actor: ACTOR, time: Time(9) };
+    let delta = Delta { dot, puts: vec![], floors: floors.to_vec() };
+    assert!(matches!(bench.write(Work::Delta(name.clone(), delta)), Err(StoreError::Damaged { .. })));
+    assert_eq!(bench.members(&name, &sound), [1, 2]);
+}
+
+#[test]
+fn a_damaged_row_stops_its_own_sweep_only() {
+    let mut bench = Bench::new();
+    let (damaged, sound) = (object("damaged"), object("sound"));
+    let path = set("s");
+    let all: Vec<u8> = (0..20).collect();
+    let dots = [&damaged, &sound].map(|name| bench.update(name, None, &path, &all).unwrap());
+    for (name, dot) in [&damaged, &sound].into_iter().zip(dots) {
+        bench.update(name, floor(&path, dot), &path, &[5]).unwrap();
+    }
+    let member = CellKey { path: path.clone(), element: Element::Member(vec![7].into()) };
+    let row = layout::cell(layout::RowId::of(dots[0]), &member, ACTOR).row;
+    bench.rows.keyspace.insert(row, b"\x01".as_slice()).unwrap();
+    bench.sweep_all();
+    assert!(bench.update(&sound, None, &path, &[6]).is_ok());
+    assert_eq!(bench.members(&sound, &path), [5, 6]);
+    let key = CellKey { path: path.clone(), element: Element::Member(vec![5].into()) };
+    assert_eq!(bench.rows.read(&damaged, &[Selection::Key(key)]).unwrap().all().len(), 1);
+}

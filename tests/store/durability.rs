@@ -1,0 +1,327 @@
+//! What is there after a restart, a crash, a full disk, and in a directory that is not ours.
+
+use std::fs;
+use std::path::Path as DirPath;
+use std::process::{Command, Stdio};
+
+use ombak::domain::cell::{Path, Selection};
+use ombak::domain::dot::{ActorId, Time};
+use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
+use ombak::store::{Store, StoreError};
+
+use super::support::*;
+
+fn open_error(options: EmbeddedOptions) -> OpenError {
+    match EmbeddedStore::open(options) {
+        Ok(_) => panic!("the store was opened"),
+        Err(error) => error,
+    }
+}
+
+/// Copies a directory while it is in use, as a crash would leave it: what the system was given is there.
+fn copy(from: &DirPath, to: &DirPath) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert_eq!((store.actor(), store.clock_bound()), (ACTOR, Time(0)));
+    let mut writer = Writer::new(&store);
+    writer.update(&object("k"), vec![], members(&set("s"), 0..3)).await;
+    store.put_record(bytes("r"), Some(bytes("v"))).durable().await.unwrap();
+    store.raise_clock_bound(Time(77)).durable().await.unwrap();
+    let before = read_all(&store, &object("k")).await;
+    // Queued and never waited for: a close makes it durable.
+    let (_, ticket) = writer.send(&object("queued"), vec![], members(&Path::root(), 0..1));
+    drop(store);
+    ticket.durable().await.unwrap();
+
+    let store = EmbeddedStore::open(EmbeddedOptions { new_actor: ActorId(99), ..options(dir.path()) }).unwrap();
+    assert_eq!((store.actor(), store.clock_bound()), (ACTOR, Time(77)));
+    assert_eq!(read_all(&store, &object("k")).await, before);
+    assert_eq!(store.records().await.unwrap(), [(bytes("r"), bytes("v"))]);
+    assert_eq!(keys(&store, &bucket("b"), 10).await, ["k", "queued"]);
+}
+
+#[tokio::test]
+async fn everything_acknowledged_is_there_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut writer = Writer::new(&store);
+    let (name, path) = (object("k"), set("s"));
+    let mut crashes = Vec::new();
+    for round in 0..3_u32 {
+        let dot = writer.update(&name, vec![], members(&path, 0..500)).await;
+        writer.update(&name, vec![subtree(&path, &context(&[dot]))], members(&path, round..round + 2)).await;
+        store.raise_clock_bound(Time(u64::from(round) + 10)).durable().await.unwrap();
+        store.put_record(bytes(round.to_string()), Some(bytes("v"))).durable().await.unwrap();
+        let crash = dir.path().join(format!("crash{round}"));
+        copy(&dir.path().join("data"), &crash.join("data"));
+        let records = store.records().await.unwrap();
+        crashes.push((crash, read_all(&store, &name).await, Time(u64::from(round) + 10), records));
+    }
+    for (crash, cells, bound, records) in crashes {
+        let store = EmbeddedStore::open(EmbeddedOptions { new_actor: ActorId(99), ..options(&crash) }).unwrap();
+        assert_eq!((store.actor(), store.clock_bound()), (ACTOR, bound));
+        assert_eq!(read_all(&store, &name).await, cells);
+        assert_eq!(store.records().await.unwrap(), records);
+        // The actor, the clock, the records, the header with the root's presence, and the other cells: the sweep is done
+        // here too.
+        let rows = 2 + records.len() + cells.all().len();
+        sweep_to(&store, rows as u64).await.unwrap();
+        assert_eq!(read_all(&store, &name).await, cells);
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_goes_on_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unswept = options(dir.path());
+    unswept.rows.rows_swept_per_step_max = 0;
+    let store = EmbeddedStore::open(unswept).unwrap();
+    let mut writer = Writer::new(&store);
+    let (name, path) = (object("k"), set("s"));
+    let dot = writer.update(&name, vec![], members(&path, 0..2_000)).await;
+    writer.update(&name, vec![subtree(&path, &context(&[dot]))], members(&path, 0..2)).await;
+    let dot = writer.update(&object("whole"), vec![], members(&path, 0..2_000)).await;
+    writer.update(&object("whole"), vec![subtree(&Path::root(), &context(&[dot]))], vec![]).await;
+    assert!(store.row_count().unwrap() > 4_000);
+    let cells = read_all(&store, &name).await;
+    drop(store);
+    let store = open(dir.path());
+    // The actor, the header with the root's presence, and the other cells.
+    sweep_to(&store, 1 + cells.all().len() as u64).await.unwrap();
+    assert_eq!(read_all(&store, &name).await, cells);
+}
+
+#[tokio::test]
+async fn what_is_deleted_leaves_no_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut writer = Writer::new(&store);
+    for size in [3, 1_000] {
+        let value_dot = writer.put(&object("k"), vec![], value("v")).await;
+        let dot = writer.update(&object("k"), vec![], members(&set("s"), 0..size)).await;
+        let seen = context(&[value_dot, dot]);
+        writer.update(&object("k"), vec![subtree(&Path::root(), &seen), siblings(&seen)], vec![]).await;
+        sweep_to(&store, 1).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_replaces_another_is_written_over_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut writer = Writer::new(&store);
+    let mut dot = writer.put(&object("k"), vec![], value("v")).await;
+    for _ in 0..20 {
+        dot = writer.put(&object("k"), vec![siblings(&context(&[dot]))], value("v")).await;
+        // The actor, the header and the value.
+        assert_eq!(store.row_count(), Ok(3));
+    }
+}
+
+#[tokio::test]
+async fn a_small_object_is_one_row_until_it_grows_and_again_when_it_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_packed(dir.path());
+    let mut writer = Writer::new(&store);
+    let name = object("k");
+    let value_dot = writer.put(&name, vec![], value("v")).await;
+    writer.update(&name, vec![], members(&set("s"), 0..10)).await;
+    // The actor and the header, which holds the cells.
+    assert_eq!(store.row_count(), Ok(2));
+    let dot = writer.update(&name, vec![], members(&set("s"), 5..200)).await;
+    // The value, the field's presence and its members.
+    assert_eq!(store.row_count(), Ok(2 + 1 + 201));
+    let cells = read_all(&store, &name).await;
+    assert_eq!(cells.all().len(), 203);
+    assert_eq!(cells.at(&member(&set("s"), "000005"))[0].dot, dot);
+    let seen = context(&[value_dot, dot]);
+    writer.update(&name, vec![subtree(&Path::root(), &seen), siblings(&seen)], members(&set("s"), 0..2)).await;
+    sweep_to(&store, 2).await.unwrap();
+    assert_eq!(read_all(&store, &name).await.all().len(), 4);
+}
+
+#[tokio::test]
+async fn reads_beside_a_write_see_all_of_it_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut writer = Writer::new(&store);
+    let (name, path) = (object("k"), set("s"));
+    let mut dot = writer.update(&name, vec![], members(&path, 0..300)).await;
+    for _ in 0..20 {
+        let floors = vec![subtree(&path, &context(&[dot]))];
+        let (next, ticket) = writer.send(&name, floors, members(&path, 0..300));
+        let mut durable = std::pin::pin!(ticket.durable());
+        loop {
+            let cells = read(&store, &name, &[Selection::Subtree(path.clone())]).await;
+            assert_eq!(cells.all().len(), 301);
+            assert!(cells.all().iter().all(|cell| cell.dot == cells.all()[0].dot));
+            if let Some(written) = poll_once(durable.as_mut()) {
+                written.unwrap();
+                break;
+            }
+        }
+        dot = next;
+    }
+}
+
+/// The future's outcome, if it has one by now.
+fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_directory_belongs_to_one_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert!(matches!(open_error(options(dir.path())), OpenError::Locked { .. }));
+    // A closed store still serves reads.
+    store.close();
+    assert!(matches!(open_error(options(dir.path())), OpenError::Locked { .. }));
+    drop(store);
+    drop(open(dir.path()));
+}
+
+#[test]
+fn an_unknown_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let format = dir.path().join("data/FORMAT");
+    for (written, reported) in [("ombak 2\n", "ombak 2\n"), ("", "")] {
+        fs::write(&format, written).unwrap();
+        assert!(matches!(open_error(options(dir.path())), OpenError::Format { found, .. } if found == reported));
+    }
+    fs::write(&format, "x".repeat(10_000)).unwrap();
+    assert!(matches!(open_error(options(dir.path())), OpenError::Format { found, .. } if found.len() == 64));
+    fs::remove_file(&format).unwrap();
+    assert!(matches!(open_error(options(dir.path())), OpenError::NotOurs { .. }));
+}
+
+#[test]
+fn a_foreign_directory_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("notes.txt"), "mine").unwrap();
+    assert!(matches!(open_error(options(dir.path())), OpenError::NotOurs { .. }));
+    let left: Vec<_> = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes.txt"]);
+}
+
+#[test]
+fn a_directory_that_a_crash_left_without_a_format_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir_all(data.join("lost+found")).unwrap();
+    fs::write(data.join("LOCK"), "").unwrap();
+    fs::write(data.join("FORMAT.new"), "omb").unwrap();
+    drop(open(dir.path()));
+    drop(open(dir.path()));
+}
+
+#[test]
+fn a_path_that_is_no_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for path in [file.clone(), file.join("data")] {
+        let options = EmbeddedOptions { dir: path.clone(), ..options(dir.path()) };
+        assert!(matches!(open_error(options), OpenError::Io { dir, .. } if dir == path));
+    }
+    // A directory where a file of ours should be.
+    let data = dir.path().join("data");
+    fs::create_dir_all(data.join("FORMAT")).unwrap();
+    assert!(matches!(open_error(options(dir.path())), OpenError::Io { .. }));
+}
+
+/// The directory that the process with the small disk works in. Set in that process only.
+const SMALL_DISK_DIR: &str = "OMBAK_TEST_SMALL_DISK_DIR";
+
+/// The system refuses a file of more than the 64 MiB that the engine's journal begins with, so that a write fails in the
+/// middle. A limit holds for a whole process, so this test runs once more in one of its own.
+#[tokio::test]
+async fn a_store_whose_write_failed_is_read_only() {
+    if let Some(dir) = std::env::var_os(SMALL_DISK_DIR) {
+        return fill_the_disk(DirPath::new(&dir)).await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // In units of 512 bytes; without the signal the write reports an error.
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 131072; exec \"$0\" --exact durability::a_store_whose_write_failed_is_read_only",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .env(SMALL_DISK_DIR, dir.path())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    // On a disk with room all is well again, and everything acknowledged is there.
+    let acknowledged: usize = fs::read_to_string(dir.path().join("acknowledged")).unwrap().parse().unwrap();
+    assert!(acknowledged > 10);
+    let store = open(dir.path());
+    let kept = keys(&store, &bucket("b"), 1_000).await;
+    for number in 0..acknowledged {
+        assert!(kept.contains(&bytes(number.to_string())), "{number} of {acknowledged}");
+    }
+    store.put_record(bytes("more"), Some(bytes("v"))).durable().await.unwrap();
+}
+
+async fn fill_the_disk(dir: &DirPath) {
+    let store = open(dir);
+    // Nothing that compresses.
+    let mut random = vec![0; 1024 * 1024];
+    fill_without_pattern(&mut random);
+    let record = |number: usize| {
+        let mut value = random.clone();
+        value[..8].copy_from_slice(&number.to_be_bytes());
+        value
+    };
+    let mut writer = Writer::new(&store);
+    let mut acknowledged = 0;
+    let error = loop {
+        let ticket = store.put_record(bytes(acknowledged.to_string()), Some(record(acknowledged).into()));
+        if let Err(error) = ticket.durable().await {
+            break error;
+        }
+        writer.update(&object(acknowledged.to_string()), vec![], members(&Path::root(), 0..1)).await;
+        acknowledged += 1;
+        assert!(acknowledged < 200, "no write failed");
+    };
+    assert!(matches!(error, StoreError::Engine { .. }), "{error}");
+    fs::write(dir.join("acknowledged"), acknowledged.to_string()).unwrap();
+    for ticket in [writer.send(&object("k"), vec![], members(&Path::root(), 0..1)).1, store.raise_clock_bound(Time(5))]
+    {
+        assert!(matches!(ticket.durable().await, Err(StoreError::ReadOnly { .. })));
+    }
+    assert_eq!(keys(&store, &bucket("b"), 1_000).await.len(), acknowledged);
+    store.close();
+    assert_eq!(store.put_record(bytes("r"), None).durable().await, Err(StoreError::Closed));
+}
+
+/// Fills with bytes that have no pattern a compressor would find (xorshift).
+fn fill_without_pattern(bytes: &mut [u8]) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for chunk in bytes.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.copy_from_slice(&state.to_be_bytes()[..chunk.len()]);
+    }
+}

@@ -1,0 +1,6 @@
+//! The stores against their contract, against the model, and against crashes.
+
+mod contract;
+mod durability;
+mod histories;
+mod support;
