@@ -74,6 +74,13 @@ impl MapFunction {
     }
 }
 
+/// How a reduce function failed, and the input on which it did.
+pub(super) type Rejection = Box<(Fault, Term)>;
+
+fn reject(reason: &'static str, function: &'static str, input: Term) -> Rejection {
+    Box::new((error(Term::atom(reason), (function, 2)), input))
+}
+
 fn error(reason: Term, place: (&'static str, u8)) -> Fault {
     Fault { reason, class: FaultClass::Error, place }
 }
@@ -161,7 +168,7 @@ impl ReduceFunction {
     }
 
     /// What the function makes of some inputs, or the one that it fails on.
-    pub(super) fn apply(self, mut inputs: Vec<Term>) -> Result<Vec<Term>, (Fault, Term)> {
+    pub(super) fn apply(self, mut inputs: Vec<Term>) -> Result<Vec<Term>, Rejection> {
         match self {
             Self::Identity => inputs.into_iter().rev().map(bucket_and_key).collect(),
             Self::SetUnion => {
@@ -206,7 +213,7 @@ fn is_not_found(input: &Term) -> bool {
 }
 
 /// `{B,K}` with or without key data, or what the function has made before, as `[B,K]`.
-fn bucket_and_key(input: Term) -> Result<Term, (Fault, Term)> {
+fn bucket_and_key(input: Term) -> Result<Term, Rejection> {
     match &input {
         Term::Tuple(parts) => match &parts[..] {
             [Term::Tuple(name), _] if name.len() == 2 => return Ok(Term::List(name.clone())),
@@ -217,11 +224,11 @@ fn bucket_and_key(input: Term) -> Result<Term, (Fault, Term)> {
         _ => {}
     }
     let reason = Term::Tuple(vec![Term::atom("unhandled_entry"), input.clone()]);
-    Err((Fault { reason, class: FaultClass::Throw, place: ("reduce_identity", 2) }, input))
+    Err(Box::new((Fault { reason, class: FaultClass::Throw, place: ("reduce_identity", 2) }, input)))
 }
 
 /// The sum of two numbers: a float when one of them is.
-fn add(a: Term, b: Term, function: &'static str) -> Result<Term, (Fault, Term)> {
+fn add(a: Term, b: Term, function: &'static str) -> Result<Term, Rejection> {
     let float = |integer: i128| integer as f64;
     let sum = match (&a, &b) {
         (Term::Integer(a), Term::Integer(b)) => a.checked_add(*b).map(Term::Integer),
@@ -231,14 +238,14 @@ fn add(a: Term, b: Term, function: &'static str) -> Result<Term, (Fault, Term)> 
         _ => None,
     };
     match sum {
-        Some(Term::Float(sum)) if !sum.is_finite() => Err((error(Term::atom("badarith"), (function, 2)), b)),
+        Some(Term::Float(sum)) if !sum.is_finite() => Err(reject("badarith", function, b)),
         Some(sum) => Ok(sum),
-        None => Err((error(Term::atom("badarith"), (function, 2)), b)),
+        None => Err(reject("badarith", function, b)),
     }
 }
 
 /// Sums of the numbers under each name. The inputs are pairs, or lists of pairs to any depth.
-fn property_list_sum(inputs: Vec<Term>) -> Result<Vec<Term>, (Fault, Term)> {
+fn property_list_sum(inputs: Vec<Term>) -> Result<Vec<Term>, Rejection> {
     let mut pairs = Vec::new();
     match inputs.first() {
         None => return Ok(Vec::new()),
@@ -252,7 +259,7 @@ fn property_list_sum(inputs: Vec<Term>) -> Result<Vec<Term>, (Fault, Term)> {
                 let number = parts.remove(1);
                 named.push((parts.remove(0), number));
             }
-            other => return Err((error(Term::atom("function_clause"), ("reduce_plist_sum", 2)), other)),
+            other => return Err(reject("function_clause", "reduce_plist_sum", other)),
         }
     }
     named.sort_by(|(a, _), (b, _)| a.compare_exactly(b));
@@ -276,16 +283,16 @@ fn flatten(term: Term, out: &mut Vec<Term>) {
     }
 }
 
-fn string_to_integer(input: Term) -> Result<Term, (Fault, Term)> {
+fn string_to_integer(input: Term) -> Result<Term, Rejection> {
     let text = match &input {
         Term::Integer(_) => return Ok(input),
         Term::Binary(bytes) => Some(bytes.to_vec()),
         Term::List(_) => input.as_characters(),
-        _ => return Err((error(Term::atom("function_clause"), ("reduce_string_to_integer", 2)), input)),
+        _ => return Err(reject("function_clause", "reduce_string_to_integer", input)),
     };
     match text.and_then(|text| parse_integer(&text)) {
         Some(integer) => Ok(Term::Integer(integer)),
-        None => Err((error(Term::atom("badarg"), ("reduce_string_to_integer", 2)), input)),
+        None => Err(reject("badarg", "reduce_string_to_integer", input)),
     }
 }
 
@@ -320,7 +327,7 @@ mod tests {
     }
 
     fn reduce(function: ReduceFunction, inputs: Vec<Term>) -> Result<Vec<Term>, Term> {
-        function.apply(inputs).map_err(|(fault, _)| fault.reason)
+        function.apply(inputs).map_err(|failed| failed.0.reason)
     }
 
     fn pair(a: Term, b: Term) -> Term {

@@ -52,15 +52,8 @@ pub enum JobError {
     #[error("the inputs cannot be had: {0}")]
     Sending(#[from] SendingError),
     /// A function failed.
-    #[error("phase {phase} failed")]
-    Failed {
-        /// The phase, counted from 0.
-        phase: u32,
-        /// How.
-        fault: Fault,
-        /// What the function was given.
-        input: Term,
-    },
+    #[error("phase {} failed", .0.phase)]
+    Failed(Box<Failure>),
     /// A result cannot be written as JSON.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -219,6 +212,17 @@ pub enum SendingError {
         /// What it was to be called with.
         arg: Term,
     },
+}
+
+/// A phase that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The phase, counted from 0.
+    pub phase: u32,
+    /// How.
+    pub fault: Fault,
+    /// What the function was given.
+    pub input: Term,
 }
 
 /// How a function failed.

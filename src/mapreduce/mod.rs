@@ -17,7 +17,7 @@ mod source;
 use std::time::Duration;
 
 pub use self::error::{
-    Caller, Fault, FaultClass, InputsError, JobError, PhaseName, PhaseRefusal, QueryError, SendingError,
+    Caller, Failure, Fault, FaultClass, InputsError, JobError, PhaseName, PhaseRefusal, QueryError, SendingError,
 };
 pub use self::filter::FilterError;
 pub use self::job::{Encoding, Function, IndexInput, Inputs, Job, LinkMatch, Phase, PhaseKind};
@@ -27,6 +27,8 @@ use crate::erlang::external::TermLimits;
 /// Bounds on each job. `Default` gives the values that are documented here.
 #[derive(Clone, Copy, Debug)]
 pub struct MapReduceOptions {
+    /// Whether jobs are taken at all: yes.
+    pub enabled: bool,
     /// The longest that a job may take, whatever it asks for: 24 hours. A job that asks for nothing has 60 seconds.
     pub timeout_max: Duration,
     /// The most inputs that a job may have, listed ones counted as they come: 10,000,000.
@@ -46,6 +48,7 @@ pub struct MapReduceOptions {
 impl Default for MapReduceOptions {
     fn default() -> Self {
         Self {
+            enabled: true,
             timeout_max: Duration::from_secs(24 * 60 * 60),
             inputs_max: 10_000_000,
             intermediate_bytes_max: 256 * 1024 * 1024,

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::MapReduceOptions;
 use super::budget::{Batch, Budget, Charge};
 use super::builtin::{MapFunction, Mapped, ReduceFunction};
-use super::error::{Fault, FaultClass, JobError};
+use super::error::{Failure, Fault, FaultClass, JobError};
 use super::job::{Encoding, Job, MapInput};
 use super::json;
 use super::plan::{Run, Stage, plan};
@@ -199,7 +199,7 @@ async fn map_one(
     input: Term,
     phase: u32,
 ) -> Result<Vec<Term>, JobError> {
-    let failed = |fault, input| JobError::Failed { phase, fault, input };
+    let failed = |fault, input| JobError::Failed(Box::new(Failure { phase, fault, input }));
     let Some(mapped) = MapInput::of(&input) else {
         let reason = Term::atom("function_clause");
         return Err(failed(Fault { reason, class: FaultClass::Error, place: ("bkey", 1) }, input));
@@ -283,7 +283,10 @@ impl Reducer {
         } else {
             function.apply(inputs)
         };
-        let terms = reduced.map_err(|(fault, input)| JobError::Failed { phase, fault, input })?;
+        let terms = reduced.map_err(|failed| {
+            let (fault, input) = *failed;
+            JobError::Failed(Box::new(Failure { phase, fault, input }))
+        })?;
         // What went in is no longer there, so it is given back first.
         self.charge = self.budget.charge();
         self.charge.add(&terms)?;
@@ -566,7 +569,7 @@ mod tests {
         let engine = numbers(3).await;
         let value = [phase("map", "map_object_value", "")];
         let reason = |result: Result<_, JobError>| match result {
-            Err(JobError::Failed { phase, fault, .. }) => (phase, fault.reason),
+            Err(JobError::Failed(failure)) => (failure.phase, failure.fault.reason),
             other => panic!("{:?}", other.map(|_: Vec<(u32, serde_json::Value)>| ())),
         };
         let missing = run_on(r#"[["b","k00000"],["b","missing"]]"#, &value, &engine).await;

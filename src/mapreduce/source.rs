@@ -25,7 +25,13 @@ pub(super) struct Source {
 
 enum Kind {
     Keys(std::vec::IntoIter<Term>),
-    Listing { listing: ListKeys, bucket: BucketName, test: KeyTest },
+    Listing(Box<Listing>),
+}
+
+struct Listing {
+    listing: ListKeys,
+    bucket: BucketName,
+    test: KeyTest,
 }
 
 /// Which keys of a listing are inputs.
@@ -44,7 +50,7 @@ impl Source {
         inputs_max: usize,
     ) -> Result<Self, SendingError> {
         let list = |bucket: BucketName, test| match engine.list_keys(bucket.clone(), patience, PAGE_MAX) {
-            Ok(listing) => Ok(Kind::Listing { listing, bucket, test }),
+            Ok(listing) => Ok(Kind::Listing(Box::new(Listing { listing, bucket, test }))),
             Err(error) => Err(sending(error, &bucket)),
         };
         let kind = match inputs {
@@ -72,7 +78,8 @@ impl Source {
                 let page: Vec<_> = keys.take(PAGE_MAX).collect();
                 (!page.is_empty()).then_some(page)
             }
-            Kind::Listing { listing, bucket, test } => {
+            Kind::Listing(listing) => {
+                let Listing { listing, bucket, test } = &mut **listing;
                 let page = listing.next().await.map_err(|error| sending(error, bucket))?;
                 match page {
                     Some(keys) => Some(test.select(keys, bucket).await?),

@@ -7,7 +7,7 @@ use crate::erlang::Term;
 use crate::erlang::print::{atom, binary, term};
 use crate::mapreduce::json::{self, RenderError};
 use crate::mapreduce::{
-    Caller, Fault, FaultClass, FilterError, InputsError, JobError, PhaseRefusal, QueryError, SendingError,
+    Caller, Failure, FaultClass, FilterError, InputsError, JobError, PhaseRefusal, QueryError, SendingError,
 };
 
 /// How much of a term is shown.
@@ -31,7 +31,7 @@ impl From<JobError> for Refusal {
             }
             JobError::Sending(SendingError::NoSuchType(bucket_type)) => return no_bucket_type(&bucket_type),
             JobError::Sending(error) => format!("Error sending inputs: {}", sending(&error)),
-            JobError::Failed { phase, fault, input } => failed(phase, &fault, &input),
+            JobError::Failed(failure) => failed(&failure),
             JobError::Render(RenderError::NoForm(result)) => {
                 format!("Error processing stream message: exit:{{json_encode,{{bad_term,{}}}}}", shown(&result))
             }
@@ -155,7 +155,8 @@ fn filter(error: &FilterError) -> String {
 }
 
 /// The failure of a function is told as a JSON object.
-fn failed(phase: u32, fault: &Fault, input: &Term) -> String {
+fn failed(failure: &Failure) -> String {
+    let Failure { phase, fault, input } = failure;
     let (function, arity) = fault.place;
     let class = match fault.class {
         FaultClass::Error => "error",
@@ -165,7 +166,7 @@ fn failed(phase: u32, fault: &Fault, input: &Term) -> String {
     let text = |text: &str| Term::binary(text.as_bytes());
     let member = |name: &str, value| Term::Tuple(vec![text(name), value]);
     let members = [
-        member("phase", Term::Integer(phase.into())),
+        member("phase", Term::Integer((*phase).into())),
         member("error", text(&shown(&fault.reason))),
         member("input", text(&shown(input))),
         member("type", text(class)),
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
     use crate::domain::index::{IndexError, IndexFailure};
     use crate::erlang::external::TermLimits;
-    use crate::mapreduce::{Job, PhaseName};
+    use crate::mapreduce::{Fault, Job, PhaseName};
 
     #[track_caller]
     fn check(error: JobError, text: &str) {
@@ -234,7 +235,7 @@ mod tests {
         let fault =
             Fault { reason: Term::atom("function_clause"), class: FaultClass::Error, place: ("map_object_value", 3) };
         let input = Term::Tuple(vec![Term::binary(b"b\"\xff"), Term::binary(&[b'a'; 1000])]);
-        let text = failed(3, &fault, &input);
+        let text = failed(&Failure { phase: 3, fault, input });
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(parsed["phase"], 3);
         assert_eq!(parsed["error"], "function_clause");

@@ -12,6 +12,9 @@ use crate::service::{Answer, Service};
 
 pub(in crate::service) fn map_reduce(service: &Service, request: RpbMapRedReq) -> Result<Answer, Refusal> {
     let options = &service.options.map_reduce;
+    if !options.enabled {
+        return Err(Refusal::open("Operation '{riak_kv,map_reduce}' is not enabled"));
+    }
     let job = Job::parse(&required(request.request), &required(request.content_type), options.term_limits())?;
     let mut results = mapreduce::start(service.engine.clone(), job, options)?;
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
