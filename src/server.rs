@@ -15,6 +15,7 @@ use crate::control::{ControlError, ControlServer, EngineAdmin};
 use crate::domain::dot::ActorId;
 use crate::domain::object::ObjectLimits;
 use crate::engine::{self, Engine, EngineError, EngineOptions};
+use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{Listings, Service, ServiceOptions};
 use crate::session::{Listener, ListenerOptions, SessionOptions};
@@ -154,6 +155,7 @@ fn service_options(config: &Config) -> ServiceOptions {
             buckets_stream: config.stream_list_buckets_enabled,
             keys: config.stream_list_keys_enabled,
         },
+        map_reduce: MapReduceOptions::default(),
     }
 }
 

@@ -8,13 +8,14 @@ mod datatype;
 mod dispatch;
 mod error;
 mod kv;
+mod map_reduce_error;
 mod options;
-mod term;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::engine::Engine;
+use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::{MapOpLayout, MapOpLayoutOption};
 use crate::message::{MessageError, Reply, Request};
 
@@ -41,6 +42,8 @@ pub struct ServiceOptions {
     pub list_buckets_chunk: usize,
     /// Which listings are allowed.
     pub listings: Listings,
+    /// Bounds on MapReduce jobs.
+    pub map_reduce: MapReduceOptions,
 }
 
 /// Which listings are allowed.
