@@ -20,7 +20,7 @@ use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{Listings, Service, ServiceOptions};
 use crate::session::{Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
-use crate::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError, RowLimits};
+use crate::store::embedded::{Durability, EmbeddedOptions, EmbeddedStore, OpenError, RowLimits};
 
 /// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
 const MEMTABLE_SIZE_BYTES: u64 = 64 * 1024 * 1024;
@@ -110,6 +110,7 @@ fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
         memtable_size_bytes: MEMTABLE_SIZE_BYTES,
         new_actor: ActorId(u64::from_be_bytes(actor)),
         rows: RowLimits::default(),
+        durability: Durability::Fsync,
     };
     Ok(EmbeddedStore::open(options)?)
 }

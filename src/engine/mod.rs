@@ -5,6 +5,7 @@
 pub mod buckets;
 mod clock;
 mod datatypes;
+mod inspect;
 mod listing;
 mod objects;
 mod reaper;
@@ -27,10 +28,11 @@ use crate::domain::props::{Hook, PropsError};
 use crate::domain::quorum::{Quorum, QuorumError};
 use crate::store::Store;
 
-pub use crate::store::StoreError;
+pub use crate::store::{Layout, StoreError};
 
 pub use self::buckets::{BucketType, CreateError, TypeError};
 pub use self::datatypes::{DataTypeBucket, Fetched, Update};
+pub use self::inspect::{CausalState, InspectError, MemberRange, Members, SiblingState};
 pub use self::listing::{ListBuckets, ListKeys};
 pub use self::objects::{DeleteRequest, ObjectView, PutRequest, TypedContent};
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{CellPages, Content, Store, StoreError, StoreFuture, Ticket};
+use super::{CellPages, Content, Layout, ObjectState, Store, StoreError, StoreFuture, Ticket};
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -98,6 +98,11 @@ impl Store for MemoryStore {
         let cells = select(&[Selection::Subtree(path)]).all().iter().filter(is_asked_for).cloned().collect();
         let values = select(&Selection::values());
         ready(Content { values, pages: Box::new(OnePage(cells)) })
+    }
+
+    fn inspect<'a>(&'a self, name: &'a ObjectName) -> StoreFuture<'a, ObjectState> {
+        let values = self.inner().objects.get(name).map(|replica| replica.select(&Selection::values()));
+        ready(ObjectState { values: values.unwrap_or_default(), layout: Layout::Packed, floors: 0 })
     }
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Ticket {

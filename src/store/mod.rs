@@ -51,6 +51,9 @@ pub trait Store: Send + Sync + 'static {
     /// An object's content at or under a path, to be read page by page; without what lies before `from`.
     fn open_content<'a>(&'a self, name: &'a ObjectName, path: Path, from: Option<CellKey>) -> StoreFuture<'a, Content>;
 
+    /// How an object is kept.
+    fn inspect<'a>(&'a self, name: &'a ObjectName) -> StoreFuture<'a, ObjectState>;
+
     /// Writes one request's effect.
     fn commit(&self, name: ObjectName, delta: Delta) -> Ticket;
 
@@ -86,6 +89,25 @@ pub struct Content {
     pub values: LiveCells,
     /// The content's live cells.
     pub pages: Box<dyn CellPages>,
+}
+
+/// How a store keeps an object: for whoever looks after it. No operation goes by it.
+pub struct ObjectState {
+    /// The object's plain values and the presence of its data type, as [`Selection::values`] selects them.
+    pub values: LiveCells,
+    /// Where its cells are.
+    pub layout: Layout,
+    /// Floors that are kept until what they end is deleted.
+    pub floors: u32,
+}
+
+/// Where an object's cells are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// All together.
+    Packed,
+    /// Each in a row of its own.
+    Spread,
 }
 
 /// Cells that are handed out page by page.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::DataType;
 use super::hll::Sketch;
-use crate::domain::cell::{Cell, CounterShare, Element, FieldKind, FieldName, LiveCells, Payload, RegisterValue};
+use crate::domain::cell::{Cell, CounterShare, Element, FieldKind, FieldName, LiveCells, Path, Payload, RegisterValue};
 
 /// A part of a value. Members and fields come in the order of their keys: by bytes, then by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +36,34 @@ pub trait ValueSink {
     fn take(&mut self, part: Part<'_>) -> Result<(), Full>;
 }
 
-/// Turns live cells, given in key order, into the parts of a data type's value.
+/// What something is whose value is shown: a whole data type, or one field of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An object's data type.
+    Root(DataType),
+    /// A field.
+    Field(FieldKind),
+}
+
+impl Kind {
+    /// Whether it holds members.
+    pub fn is_set(self) -> bool {
+        matches!(self, Self::Root(DataType::Set | DataType::GSet) | Self::Field(FieldKind::Set))
+    }
+
+    /// Whether it holds fields.
+    pub fn is_map(self) -> bool {
+        matches!(self, Self::Root(DataType::Map) | Self::Field(FieldKind::Map))
+    }
+}
+
+/// Turns live cells, given in key order, into the parts of a value.
 pub struct Folder<'a, S: ?Sized> {
     sink: &'a mut S,
     /// The fields that the last cell lay in.
     open: Vec<FieldName>,
+    /// How many of them lie around what is shown, itself included.
+    depth: usize,
     /// What the innermost of them, or the root, has shown so far.
     shown: Shown,
     /// A field without live presence, whose cells show nothing.
@@ -79,9 +102,18 @@ impl Shown {
 }
 
 impl<'a, S: ValueSink + ?Sized> Folder<'a, S> {
-    /// A folder that hands the value's parts to `sink`.
+    /// A folder that hands the parts of an object's whole value to `sink`.
     pub fn new(data_type: DataType, sink: &'a mut S) -> Self {
-        Self { sink, open: Vec::new(), shown: Shown::of_root(data_type), absent: None }
+        Self::at(&Path::root(), Kind::Root(data_type), sink)
+    }
+
+    /// A folder for what is at a path, and is present there. It takes the cells at or under the path only.
+    pub fn at(path: &Path, kind: Kind, sink: &'a mut S) -> Self {
+        let shown = match kind {
+            Kind::Root(data_type) => Shown::of_root(data_type),
+            Kind::Field(kind) => Shown::of_field(kind),
+        };
+        Self { sink, open: path.fields().to_vec(), depth: path.fields().len(), shown, absent: None }
     }
 
     /// Takes the next cell.
@@ -107,7 +139,7 @@ impl<'a, S: ValueSink + ?Sized> Folder<'a, S> {
 
     /// Ends the value after its last cell.
     pub fn finish(mut self) -> Result<(), Full> {
-        self.close_to(0)?;
+        self.close_to(self.depth)?;
         self.end()
     }
 

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use fjall::PersistMode;
 use tokio::sync::oneshot;
 
+use super::RowLimits;
 use super::layout::{self, RowId, RowKey};
 use super::packed::PackedRows;
 use super::record::{self, Header, SiblingEntry};
-use super::rows::{self, Range, Rows, View, Visitor};
+use super::rows::{self, Range, Rows, Sync, View, Visitor};
 use super::sweep::{self, Sweeper};
-use super::{RowLimits, engine_error};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path, Payload};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
@@ -127,7 +127,7 @@ impl Committer {
             waiting = if full { None } else { self.queue.try_recv().ok() };
         }
         let queued = std::mem::take(&mut batch.queued);
-        let result = batch.commit(Some(PersistMode::SyncData));
+        let result = batch.commit(Sync::Now);
         match &result {
             Ok(()) => self.sweeper.add(queued),
             Err(error) => self.fail(error),
@@ -147,7 +147,7 @@ impl Committer {
             return;
         }
         // Not synced: a later write's fsync covers it, and a crash before that only leaves dead rows.
-        if let Err(error) = batch.commit(None) {
+        if let Err(error) = batch.commit(Sync::Later) {
             self.fail(&error);
         }
     }
@@ -180,15 +180,14 @@ impl View for Batch<'_> {
         if let Some(changed) = self.changed.get(key) {
             return Ok(changed.clone());
         }
-        let value = self.rows.keyspace.get(key).map_err(engine_error)?;
-        Ok(value.map(Bytes::from))
+        self.rows.current(key)
     }
 
     fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         let bounds = (as_slice(&range.start), as_slice(&range.end));
         let mut changed = self.changed.range::<[u8], _>(bounds).peekable();
-        let mut stored = self.rows.keyspace.range((range.start.clone(), range.end.clone()));
-        let mut next_stored = next_row(&mut stored)?;
+        let mut stored = self.rows.current_range(Range { start: range.start.clone(), end: range.end.clone() });
+        let mut next_stored = stored.next()?;
         loop {
             let stored_first = match (changed.peek(), &next_stored) {
                 (_, None) => false,
@@ -197,12 +196,12 @@ impl View for Batch<'_> {
             };
             let row = if stored_first {
                 let row = next_stored.take();
-                next_stored = next_row(&mut stored)?;
+                next_stored = stored.next()?;
                 row
             } else {
                 let Some((key, value)) = changed.next() else { return Ok(()) };
                 if next_stored.as_ref().is_some_and(|(stored, _)| stored == key) {
-                    next_stored = next_row(&mut stored)?;
+                    next_stored = stored.next()?;
                 }
                 value.clone().map(|value| (key.clone(), value))
             };
@@ -217,12 +216,6 @@ impl View for Batch<'_> {
 
 fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
     bound.as_ref().map(Vec::as_slice)
-}
-
-fn next_row(rows: &mut fjall::Iter) -> Result<Option<(Bytes, Bytes)>, StoreError> {
-    let Some(row) = rows.next() else { return Ok(None) };
-    let (key, value) = row.into_inner().map_err(engine_error)?;
-    Ok(Some((Bytes::from(key), Bytes::from(value))))
 }
 
 impl<'a> Batch<'a> {
@@ -245,16 +238,8 @@ impl<'a> Batch<'a> {
         self.undo.push((key, before));
     }
 
-    /// Writes the batch, durable when `durability` says so.
-    pub(super) fn commit(self, durability: Option<PersistMode>) -> Result<(), StoreError> {
-        let mut batch = self.rows.database.batch().durability(durability);
-        for (key, value) in self.changed {
-            match value {
-                Some(value) => batch.insert(&self.rows.keyspace, key, value),
-                None => batch.remove(&self.rows.keyspace, key),
-            }
-        }
-        batch.commit().map_err(engine_error)
+    pub(super) fn commit(self, sync: Sync) -> Result<(), StoreError> {
+        self.rows.write(self.changed, sync)
     }
 
     /// Takes in one write, whole or not at all.

@@ -5,6 +5,7 @@
 //! what it is about to change, and what a floor ends is deleted at once or, where that is much, swept between batches.
 
 mod commit;
+mod counts;
 mod layout;
 mod packed;
 mod record;
@@ -25,8 +26,9 @@ use fjall::{Database, KeyspaceCreateOptions};
 use thiserror::Error;
 
 use self::commit::{Committer, Work, WorkQueue};
+pub use self::counts::RowCounts;
 use self::rows::Rows;
-use super::{Content, Store, StoreError, StoreFuture, Ticket};
+use super::{Content, ObjectState, Store, StoreError, StoreFuture, Ticket};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -53,6 +55,18 @@ pub struct EmbeddedOptions {
     pub new_actor: ActorId,
     /// When objects are laid out how, and how much work a large remove may be at a time.
     pub rows: RowLimits,
+    /// What a ticket that resolves stands for.
+    pub durability: Durability,
+}
+
+/// What it takes for a write to be called durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The disk has it. No server runs with less.
+    #[default]
+    Fsync,
+    /// The system's memory has it, and a power failure may take it: so that benches measure the store and not the disk.
+    NoneForBenches,
 }
 
 impl EmbeddedOptions {
@@ -64,6 +78,7 @@ impl EmbeddedOptions {
             memtable_size_bytes: 64 * 1024 * 1024,
             new_actor,
             rows: RowLimits::default(),
+            durability: Durability::default(),
         }
     }
 }
@@ -161,12 +176,17 @@ impl EmbeddedStore {
         let create = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_size_bytes);
         let keyspace = database.keyspace("rows", create).map_err(engine_error)?;
 
-        let rows = Rows::new(database, keyspace, lock);
+        let rows = Rows::new(database, keyspace, options.durability, lock);
         let damaged = |error| OpenError::Damaged { dir: dir.clone(), error };
         let actor = rows.establish_actor(options.new_actor).map_err(damaged)?;
         let clock_bound = rows.clock_bound().map_err(damaged)?;
         let (queue, committer) = Committer::start(rows.clone(), options.rows).map_err(damaged)?;
         Ok(Self { actor, clock_bound, rows, queue, committer: Mutex::new(Some(committer)) })
+    }
+
+    /// What the store has asked of its engine since it was opened.
+    pub fn counts(&self) -> RowCounts {
+        self.rows.counts()
     }
 
     /// The number of rows in the directory, found by a scan of them all: for inspection, not for requests.
@@ -247,6 +267,10 @@ impl Store for EmbeddedStore {
         from: Option<CellKey>,
     ) -> StoreFuture<'a, Content> {
         Box::pin(async move { self.rows.open_content(name, path, from) })
+    }
+
+    fn inspect<'a>(&'a self, name: &'a ObjectName) -> StoreFuture<'a, ObjectState> {
+        Box::pin(async move { self.rows.inspect(name) })
     }
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Ticket {

@@ -1,6 +1,6 @@
 //! Reading rows: an object's live cells, names in order, records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -8,23 +8,35 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 
-use super::engine_error;
+use super::counts::{Counters, RowCounts};
 use super::layout::{self, RowId, RowKey};
 use super::record::{self, Header};
 use super::scan::LiveScan;
+use super::{Durability, engine_error};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::key::{BucketName, ObjectName};
-use crate::store::{Content, StoreError};
+use crate::store::{Content, Layout, ObjectState, StoreError};
 
-/// The engine's one key space.
+/// The engine's one key space. All that is read and written passes here, and is counted.
 #[derive(Clone)]
 pub(super) struct Rows {
     pub(super) database: Database,
     pub(super) keyspace: Keyspace,
+    durability: Durability,
+    counters: Arc<Counters>,
     // With the rows, so that a scan which outlives the store keeps the directory too.
     _lock: Arc<File>,
+}
+
+/// When a write is to be on disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sync {
+    /// Before the call returns.
+    Now,
+    /// With whatever is written next.
+    Later,
 }
 
 /// Rows as one moment shows them.
@@ -60,25 +72,42 @@ impl Range {
 /// The engine's own rows at one moment.
 struct SnapshotView<'a> {
     snapshot: Snapshot,
-    keyspace: &'a Keyspace,
+    rows: &'a Rows,
 }
 
 impl SnapshotView<'_> {
-    fn iter(&self, range: Range) -> fjall::Iter {
-        self.snapshot.range(self.keyspace, (range.start, range.end))
+    fn iter(&self, range: Range) -> StoredRows {
+        let rows = self.snapshot.range(&self.rows.keyspace, (range.start, range.end));
+        StoredRows { rows, counters: self.rows.counters.clone() }
+    }
+}
+
+/// Rows of a range, as one moment shows them for as long as this lives.
+pub(super) struct StoredRows {
+    rows: fjall::Iter,
+    counters: Arc<Counters>,
+}
+
+impl StoredRows {
+    pub(super) fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        let Some(row) = self.rows.next() else { return Ok(None) };
+        self.counters.note_scanned();
+        let (key, value) = row.into_inner().map_err(engine_error)?;
+        Ok(Some((Bytes::from(key), Bytes::from(value))))
     }
 }
 
 impl View for SnapshotView<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.snapshot.get(self.keyspace, key).map_err(engine_error)?;
+        self.rows.counters.note_read();
+        let value = self.snapshot.get(&self.rows.keyspace, key).map_err(engine_error)?;
         Ok(value.map(Bytes::from))
     }
 
     fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        for row in self.iter(range) {
-            let (key, value) = row.into_inner().map_err(engine_error)?;
-            if visit(Bytes::from(key), Bytes::from(value))?.is_break() {
+        let mut rows = self.iter(range);
+        while let Some((key, value)) = rows.next()? {
+            if visit(key, value)?.is_break() {
                 break;
             }
         }
@@ -87,12 +116,51 @@ impl View for SnapshotView<'_> {
 }
 
 impl Rows {
-    pub(super) fn new(database: Database, keyspace: Keyspace, lock: File) -> Self {
-        Self { database, keyspace, _lock: Arc::new(lock) }
+    pub(super) fn new(database: Database, keyspace: Keyspace, durability: Durability, lock: File) -> Self {
+        Self { database, keyspace, durability, counters: Arc::default(), _lock: Arc::new(lock) }
     }
 
     fn view(&self) -> SnapshotView<'_> {
-        SnapshotView { snapshot: self.database.snapshot(), keyspace: &self.keyspace }
+        SnapshotView { snapshot: self.database.snapshot(), rows: self }
+    }
+
+    pub(super) fn counts(&self) -> RowCounts {
+        self.counters.get()
+    }
+
+    /// A row as it is now: for the committer, beside which nothing changes.
+    pub(super) fn current(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.counters.note_read();
+        let value = self.keyspace.get(key).map_err(engine_error)?;
+        Ok(value.map(Bytes::from))
+    }
+
+    /// The rows of a range as they are now.
+    pub(super) fn current_range(&self, range: Range) -> StoredRows {
+        StoredRows { rows: self.keyspace.range((range.start, range.end)), counters: self.counters.clone() }
+    }
+
+    /// Writes rows together: values are put, absent ones deleted. Without a sync a crash may lose them, whole, with what
+    /// is written after them.
+    pub(super) fn write(&self, changed: BTreeMap<Bytes, Option<Bytes>>, sync: Sync) -> Result<(), StoreError> {
+        let mode = match (sync, self.durability) {
+            (Sync::Now, Durability::Fsync) => Some(PersistMode::SyncData),
+            (Sync::Later, _) | (_, Durability::NoneForBenches) => None,
+        };
+        let mut batch = self.database.batch().durability(mode);
+        for (key, value) in changed {
+            match value {
+                Some(value) => {
+                    self.counters.note_put(key.len() + value.len());
+                    batch.insert(&self.keyspace, key, value);
+                }
+                None => {
+                    self.counters.note_deleted();
+                    batch.remove(&self.keyspace, key);
+                }
+            }
+        }
+        batch.commit().map_err(engine_error)
     }
 
     /// The directory's actor: the one it has, or `new_actor` from now on.
@@ -154,6 +222,14 @@ impl Rows {
         let values = live_cells(&view, &header, &Selection::values(), stored)?;
         let pages = LiveScan::new(&view, &header, path, from, stored)?;
         Ok(Content { values, pages: Box::new(pages) })
+    }
+
+    pub(super) fn inspect(&self, name: &ObjectName) -> Result<ObjectState, StoreError> {
+        let view = self.view();
+        let header = header(&view, &layout::name(name))?.unwrap_or_else(|| Header::new(RowId([0; 16])));
+        let values = live_cells(&view, &header, &Selection::values(), |range| view.iter(range))?;
+        let layout = if header.packed.is_some() { Layout::Packed } else { Layout::Spread };
+        Ok(ObjectState { values, layout, floors: header.floors })
     }
 
     pub(super) fn keys(
@@ -271,7 +347,7 @@ fn live_cells(
     store: &dyn View,
     header: &Header,
     selections: &[Selection],
-    stored: impl Fn(Range) -> fjall::Iter,
+    stored: impl Fn(Range) -> StoredRows,
 ) -> Result<LiveCells, StoreError> {
     let view = header.rows(store);
     let mut cells = Vec::new();

@@ -5,10 +5,9 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::engine_error;
 use super::layout::{self, CellRow, KEY_BYTES_MAX};
 use super::record::{self, Header};
-use super::rows::{Range, View, floor_at, floors_above};
+use super::rows::{Range, StoredRows, View, floor_at, floors_above};
 use crate::domain::cell::{Cell, CellKey, Floor, FloorTarget, Path};
 use crate::domain::dot::Dot;
 use crate::store::{CellPages, StoreError, StoreFuture};
@@ -35,7 +34,7 @@ pub(super) enum Rows {
     /// A packed object's own.
     Packed(std::vec::IntoIter<(Bytes, Bytes)>),
     /// The engine's, of a snapshot that lives as long as this.
-    Stored(fjall::Iter),
+    Stored(StoredRows),
     /// There is no content.
     None,
 }
@@ -44,11 +43,7 @@ impl Rows {
     fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, StoreError> {
         match self {
             Self::Packed(rows) => Ok(rows.next()),
-            Self::Stored(rows) => {
-                let Some(row) = rows.next() else { return Ok(None) };
-                let (key, value) = row.into_inner().map_err(engine_error)?;
-                Ok(Some((Bytes::from(key), Bytes::from(value))))
-            }
+            Self::Stored(rows) => rows.next(),
             Self::None => Ok(None),
         }
     }
@@ -61,7 +56,7 @@ impl LiveScan {
         header: &Header,
         path: Path,
         from: Option<CellKey>,
-        stored: impl FnOnce(Range) -> fjall::Iter,
+        stored: impl FnOnce(Range) -> StoredRows,
     ) -> Result<Self, StoreError> {
         let (ahead, group) = (None, VecDeque::new());
         let Some(content) = header.content else {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::commit::{Committer, Waiting, Work};
 use super::rows::Rows;
-use super::{RowLimits, layout};
+use super::{Durability, RowLimits, layout};
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
@@ -35,7 +35,7 @@ impl Bench {
         let database = fjall::Database::builder(dir.path().join("engine")).open().unwrap();
         let keyspace = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
         let lock = std::fs::File::create(dir.path().join("LOCK")).unwrap();
-        let rows = Rows::new(database, keyspace, lock);
+        let rows = Rows::new(database, keyspace, Durability::Fsync, lock);
         let (queue, waiting) = mpsc::channel();
         let committer = Committer::new(rows.clone(), waiting, LIMITS).unwrap();
         Self { rows, committer, time: 0, _queue: queue, _dir: dir }
