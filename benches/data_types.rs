@@ -1,1 +1,253 @@
-fn main() {}
+//! What one small change of a data type costs as the object grows: rows and bytes, which are the same at every size, the
+//! time without fsync, and the memory of a server whose set grows to a million members.
+//!
+//! `cargo bench --bench data_types` prints the table and then has criterion measure the times;
+//! `cargo bench --bench data_types -- churn` also shows what a million adds and removes leave behind.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::path::Path as DirPath;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion};
+use ombak::domain::cell::{FieldKind, Path};
+use ombak::domain::datatype::DataType;
+use ombak::domain::datatype::value::ValueBuilder;
+use ombak::domain::key::ObjectName;
+use ombak::message::Reply;
+use ombak::store::embedded::{Durability, EmbeddedOptions};
+
+use requests::{fetch, set, update};
+use support::{Connection, Server, frame};
+use workbench::*;
+
+#[path = "../tests/support/requests.rs"]
+mod requests;
+#[path = "../tests/support/mod.rs"]
+mod support;
+#[path = "../tests/support/workbench.rs"]
+mod workbench;
+
+const SIZES: [u64; 5] = [10, 1_000, 10_000, 100_000, 1_000_000];
+
+fn main() {
+    if std::env::args().any(|argument| argument == "churn") {
+        return churn();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Workbench::open(without_fsync(dir.path()));
+    for size in SIZES {
+        bench.grow_set(&set_of(size), size);
+        bench.grow_map(&map_of(size), size);
+    }
+    print_counts(&bench);
+    measure(&bench);
+    drop(bench);
+    grow_a_server();
+}
+
+/// The usual sizes of cache and memtable, those of a server.
+fn without_fsync(dir: &DirPath) -> EmbeddedOptions {
+    EmbeddedOptions { durability: Durability::NoneForBenches, ..options(dir) }
+}
+
+fn set_of(size: u64) -> ObjectName {
+    object("sets", format!("{size:010}"))
+}
+
+fn map_of(size: u64) -> ObjectName {
+    object("maps", format!("{size:010}"))
+}
+
+/// Numbers that are spread over all up to `size`, the same in each run.
+fn scattered(size: u64) -> impl FnMut() -> u64 {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % size
+    }
+}
+
+fn print_counts(bench: &Workbench) {
+    println!("{:<42} {:>9} {:>5} {:>8} {:>5} {:>6} {:>8}", "", "size", "read", "scanned", "put", "bytes", "deleted");
+    let print = |what: &str, size: u64, operation: &mut dyn FnMut(u64)| {
+        let cost = bench.cost(operation);
+        let (read, scanned, put, bytes) = (cost.read, cost.scanned, cost.put, cost.put_bytes);
+        println!("{what:<42} {size:>9} {read:>5} {scanned:>8} {put:>5} {bytes:>6} {:>8}", cost.deleted);
+    };
+    for size in SIZES {
+        print("add to a set", size, &mut |run| bench.update(&set_of(size), add([number(size + run)].into_iter())));
+    }
+    for size in SIZES {
+        print("increment a counter of a map", size, &mut |_| {
+            bench.update(&map_of(size), increment([number(size / 2)].into_iter()));
+        });
+    }
+    for size in SIZES {
+        print("is-member of a set", size, &mut |_| {
+            is_member(bench, size, size / 2);
+        });
+    }
+    for size in SIZES {
+        print("read a counter of a map", size, &mut |_| read_counter(bench, size, size / 2));
+    }
+}
+
+fn is_member(bench: &Workbench, size: u64, member: u64) -> bool {
+    bench.runtime.block_on(bench.engine.is_member(&set_of(size), &Path::root(), &number(member))).unwrap()
+}
+
+fn read_counter(bench: &Workbench, size: u64, name: u64) {
+    let mut value = ValueBuilder::new(DataType::Counter);
+    let path = field(number(name), FieldKind::Counter);
+    bench.runtime.block_on(bench.engine.value_at(&map_of(size), &path, &mut value)).unwrap();
+    black_box(value.finish());
+}
+
+fn measure(bench: &Workbench) {
+    let mut criterion = Criterion::default().configure_from_args().measurement_time(Duration::from_secs(3));
+    let mut group = criterion.benchmark_group("add to a set");
+    for size in SIZES {
+        // Half of them new, all over the set.
+        let mut next = scattered(2 * size);
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| bench.update(&set_of(size), add([number(next())].into_iter())));
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("increment a counter of a map");
+    for size in SIZES {
+        let mut next = scattered(size);
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| bench.update(&map_of(size), increment([number(next())].into_iter())));
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("is-member of a set");
+    for size in SIZES {
+        let mut next = scattered(size);
+        group.bench_function(BenchmarkId::from_parameter(size), |b| b.iter(|| is_member(bench, size, next())));
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("read a counter of a map");
+    for size in SIZES {
+        let mut next = scattered(size);
+        group.bench_function(BenchmarkId::from_parameter(size), |b| b.iter(|| read_counter(bench, size, next())));
+    }
+    group.finish();
+}
+
+const CONNECTIONS: u64 = 64;
+const MEMBERS: u64 = 1_000_000;
+
+/// Single adds by many connections, with fsync as always, until the set has a million members; then a whole fetch.
+fn grow_a_server() {
+    let server = Server::start();
+    let mib = |bytes: Option<u64>| bytes.map_or("?".into(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0));
+    println!("\na server's memory while one set grows (cache 256 MiB, memtable 64 MiB)");
+    println!("  at start: {}", mib(server.memory("VmRSS")));
+    let started = Instant::now();
+    for tenth in 0..10 {
+        let address = server.address;
+        std::thread::scope(|scope| {
+            for connection in 0..CONNECTIONS {
+                scope.spawn(move || add_singly(address, tenth, connection));
+            }
+        });
+        let members = (tenth + 1) * MEMBERS / 10;
+        let seconds = started.elapsed().as_secs_f64();
+        println!("  {members:>9} members after {seconds:>4.0} s: {}", mib(server.memory("VmRSS")));
+    }
+    println!("  peak: {}", mib(server.memory("VmHWM")));
+    let before = server.memory("VmRSS");
+    let mut connection = server.connect();
+    let (code, reply) = connection.call(80, &fetch("sets", "grown").encode());
+    let size_bytes = reply.len();
+    let Reply::DtFetch(reply) = Reply::decode(code, reply.into()).unwrap() else { panic!("no value") };
+    assert_eq!(reply.value.unwrap().set_value.len() as u64, MEMBERS);
+    println!(
+        "  a whole fetch of {}: {} before, {} afterwards, peak {}",
+        mib(Some(size_bytes as u64)),
+        mib(before),
+        mib(server.memory("VmRSS")),
+        mib(server.memory("VmHWM")),
+    );
+}
+
+/// Adds one connection's share of a tenth, member by member. It sends a few before it waits for the first reply: such a
+/// client gets its replies in order.
+fn add_singly(address: SocketAddr, tenth: u64, connection: u64) {
+    const AHEAD: usize = 16;
+    let range = MEMBERS / 10;
+    let mut socket = Connection::open(address);
+    let members: Vec<_> = (tenth * range..(tenth + 1) * range).filter(|n| n % CONNECTIONS == connection).collect();
+    for few in members.chunks(AHEAD) {
+        for member in few {
+            let member = format!("{member:010}");
+            let request = update("sets", "grown", set(&[&member], &[]));
+            socket.send(&frame(request.code().number(), &request.encode()));
+        }
+        for _ in few {
+            assert_eq!(socket.receive().0, 83);
+        }
+    }
+}
+
+/// A million adds and removes of a thousand members, without fsync: whether the set still reads well, and what is on disk.
+fn churn() {
+    const PAIRS: u64 = 1_000_000;
+    const DISTINCT: u64 = 1_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = without_fsync(dir.path());
+    options.rows.rows_swept_per_step_max = 512;
+    let bench = Workbench::open(options);
+    let name = object("sets", "churned");
+    bench.grow_set(&name, DISTINCT);
+    let reading = |bench: &Workbench| {
+        let best = (0..5).map(|_| {
+            let started = Instant::now();
+            black_box(bench.fetch(&name, DataType::Set));
+            started.elapsed()
+        });
+        best.min().unwrap()
+    };
+    println!("fresh: read in {:?}, {} KiB on disk", reading(&bench), disk(dir.path()) / 1024);
+    let started = Instant::now();
+    let mut worst = Duration::ZERO;
+    for pair in 0..PAIRS {
+        let member = number(pair % DISTINCT);
+        bench.update(&name, remove([member.clone()].into_iter()));
+        bench.update(&name, add([member].into_iter()));
+        if pair % 10_000 == 9_999 {
+            worst = worst.max(reading(&bench));
+        }
+        if pair % 100_000 == 99_999 {
+            let (pairs, seconds) = (pair + 1, started.elapsed().as_secs());
+            println!(
+                "{pairs} pairs after {seconds} s: read in {:?}, {} KiB on disk",
+                reading(&bench),
+                disk(dir.path()) / 1024
+            );
+        }
+    }
+    println!("slowest read on the way: {worst:?}");
+    for pair in 0..DISTINCT {
+        bench.update(&name, remove([number(pair)].into_iter()));
+    }
+    println!("all removed: read in {:?}, {} KiB on disk", reading(&bench), disk(dir.path()) / 1024);
+}
+
+/// What a directory takes on disk, in bytes: files that are made larger than what is written to them take less.
+fn disk(dir: &DirPath) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => disk(&entry.path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
