@@ -12,6 +12,7 @@ use fjall::PersistMode;
 use tokio::sync::oneshot;
 
 use super::RowLimits;
+use super::churn::Churn;
 use super::layout::{self, RowId, RowKey};
 use super::packed::PackedRows;
 use super::record::{self, Header, SiblingEntry};
@@ -65,6 +66,7 @@ pub(super) struct Committer {
     queue: Receiver<Waiting>,
     limits: RowLimits,
     sweeper: Sweeper,
+    churn: Churn,
     /// Why no more writes are taken.
     failure: Option<Arc<str>>,
 }
@@ -81,12 +83,15 @@ impl Committer {
 
     pub(super) fn new(rows: Rows, queue: Receiver<Waiting>, limits: RowLimits) -> Result<Self, StoreError> {
         let sweeper = Sweeper::load(&rows, limits)?;
-        Ok(Self { rows, queue, limits, sweeper, failure: None })
+        Ok(Self { rows, queue, limits, sweeper, churn: Churn::new(), failure: None })
     }
 
     fn run(mut self) {
         while let Some(first) = self.next() {
             self.write(first);
+            if self.failure.is_none() && self.churn.is_due() && self.rows.write_table_early() {
+                self.churn.forget();
+            }
             // A step after every batch, so that the sweep keeps up where writes never cease.
             self.sweep();
         }
@@ -127,6 +132,7 @@ impl Committer {
             waiting = if full { None } else { self.queue.try_recv().ok() };
         }
         let queued = std::mem::take(&mut batch.queued);
+        self.churn.note(batch.changed.keys());
         let result = batch.commit(Sync::Now);
         match &result {
             Ok(()) => self.sweeper.add(queued),
@@ -146,6 +152,7 @@ impl Committer {
             tracing::error!(%error, "dead rows cannot be swept; the next start tries again");
             return;
         }
+        self.churn.note(batch.changed.keys());
         // Not synced: a later write's fsync covers it, and a crash before that only leaves dead rows.
         if let Err(error) = batch.commit(Sync::Later) {
             self.fail(&error);

@@ -78,6 +78,11 @@ impl RowKey {
     }
 }
 
+/// Whether the row is one of those that a fetch scans.
+pub(super) fn is_scanned(row: &[u8]) -> bool {
+    row.first() == Some(&CELLS)
+}
+
 /// The prefix by which to scan for keys that begin with this one.
 pub(super) fn scan_prefix(key: &[u8]) -> &[u8] {
     &key[..key.len().min(KEY_BYTES_MAX)]

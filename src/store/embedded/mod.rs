@@ -4,6 +4,7 @@
 //! them durable in one batch with one fsync, and resolves their tickets. Being the only writer it needs no locks to read
 //! what it is about to change, and what a floor ends is deleted at once or, where that is much, swept between batches.
 
+mod churn;
 mod commit;
 mod counts;
 mod layout;

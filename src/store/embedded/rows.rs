@@ -120,6 +120,19 @@ impl Rows {
         Self { database, keyspace, durability, counters: Arc::default(), _lock: Arc::new(lock) }
     }
 
+    /// Has the engine write its table of new rows to disk in the background before it is full, and begin a new one. Not
+    /// while another waits to be written: several would hold up all writes.
+    pub(super) fn write_table_early(&self) -> bool {
+        if self.keyspace.sealed_memtable_count() > 0 {
+            return false;
+        }
+        // After an error nothing is lost: the table is written when it is full.
+        if let Err(error) = self.keyspace.rotate_memtable() {
+            tracing::warn!(%error, "the engine did not write its new rows early");
+        }
+        true
+    }
+
     fn view(&self) -> SnapshotView<'_> {
         SnapshotView { snapshot: self.database.snapshot(), rows: self }
     }
