@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DeleteMode, MapOpLayout};
 use crate::control::{ControlError, ControlServer, EngineAdmin};
+use crate::domain::datatype::limits::UpdateLimits;
 use crate::domain::dot::ActorId;
 use crate::domain::object::ObjectLimits;
 use crate::engine::{self, Engine, EngineError, EngineOptions};
@@ -130,6 +131,11 @@ fn engine_options(config: &Config) -> EngineOptions {
             object_size_bytes_max: config.object_size_bytes_warn,
         },
         key_size_bytes_max: config.key_size_bytes_max,
+        update_limits: UpdateLimits {
+            elements_max: config.update_elements_max,
+            member_size_bytes_max: config.member_size_bytes_max,
+            field_name_size_bytes_max: config.field_name_size_bytes_max,
+        },
         n_val_default: config.n_val_default,
         create_default_types: config.create_default_types,
         request_timeout_default: Duration::from_millis(config.request_timeout_ms_default.into()),

@@ -69,6 +69,8 @@ impl From<EngineError> for Refusal {
             EngineError::Quorum(error) => error.to_string(),
             EngineError::Object(error) => object(&error),
             EngineError::Update(error) => update(&error),
+            EngineError::UpdateLimit(error) => error.to_string(),
+            EngineError::BucketTooLarge { .. } => error.to_string(),
             EngineError::Context(_) => "invalid_context".into(),
             EngineError::Index(error) => {
                 let failures: Vec<_> = error.0.iter().map(index_failure).collect();
