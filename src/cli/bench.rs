@@ -186,7 +186,7 @@ impl Load {
     fn new(args: &BenchArgs, seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         // Half random, so that compression neither wins nor loses everything.
-        let byte = |at: u32| if at % 2 == 0 { random.u8(..) } else { b'x' };
+        let byte = |at: u32| if at.is_multiple_of(2) { random.u8(..) } else { b'x' };
         let value: Vec<u8> = (0..args.value_bytes).map(byte).collect();
         Self {
             workload: args.workload,
