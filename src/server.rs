@@ -15,6 +15,7 @@ use crate::control::{ControlError, ControlServer, EngineAdmin};
 use crate::domain::dot::ActorId;
 use crate::domain::object::ObjectLimits;
 use crate::engine::{self, Engine, EngineError, EngineOptions};
+use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{Listings, Service, ServiceOptions};
 use crate::session::{Listener, ListenerOptions, SessionOptions};
@@ -146,6 +147,7 @@ fn service_options(config: &Config) -> ServiceOptions {
         },
         map_depth_max: config.map_depth_max,
         ring_size: config.ring_size,
+        reply_size_bytes_max: config.frame_size_bytes_max,
         list_keys_chunk: config.list_keys_chunk,
         list_buckets_chunk: config.list_buckets_chunk,
         listings: Listings {
@@ -153,6 +155,7 @@ fn service_options(config: &Config) -> ServiceOptions {
             buckets_stream: config.stream_list_buckets_enabled,
             keys: config.stream_list_keys_enabled,
         },
+        map_reduce: MapReduceOptions::default(),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::store::Store;
 pub use crate::store::StoreError;
 
 pub use self::buckets::{BucketType, CreateError, TypeError};
-pub use self::datatypes::{DataTypeBucket, Fetched, Update, Updated};
+pub use self::datatypes::{DataTypeBucket, Fetched, Update};
 pub use self::listing::{ListBuckets, ListKeys};
 pub use self::objects::{DeleteRequest, ObjectView, PutRequest, TypedContent};
 
@@ -143,6 +143,9 @@ pub enum EngineError {
         /// What the bucket holds.
         bucket: DataType,
     },
+    /// The value does not fit into a reply. A write that was to show it was applied.
+    #[error("the value is larger than a reply may be")]
+    ValueTooLarge,
     /// The new properties were refused.
     #[error(transparent)]
     Props(#[from] PropsError),

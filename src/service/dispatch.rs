@@ -26,7 +26,7 @@ pub(super) async fn dispatch(service: &Service, state: &mut ClientState, request
         Request::CounterGet(request) => datatype::counter::get(service, request).await?,
         Request::DtFetch(request) => datatype::fetch::fetch(service, request).await?,
         Request::DtUpdate(request) => datatype::update::update(service, state, request).await?,
-        Request::MapReduce(_) => return Err(unavailable("MapReduce")),
+        Request::MapReduce(request) => return kv::map_reduce::map_reduce(service, request),
         Request::Index(_) => return Err(unavailable("A secondary index query")),
         Request::CsBucket(_) => return Err(unavailable("A bucket fold")),
     };

@@ -8,13 +8,14 @@ mod datatype;
 mod dispatch;
 mod error;
 mod kv;
+mod map_reduce_error;
 mod options;
-mod term;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::engine::Engine;
+use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::{MapOpLayout, MapOpLayoutOption};
 use crate::message::{MessageError, Reply, Request};
 
@@ -33,12 +34,16 @@ pub struct ServiceOptions {
     pub map_depth_max: usize,
     /// Partitions of the ring that preflists are computed with.
     pub ring_size: u32,
+    /// The most bytes of a data type's value in a reply.
+    pub reply_size_bytes_max: usize,
     /// Keys in one frame of a key listing.
     pub list_keys_chunk: usize,
     /// Buckets in one frame of a bucket listing.
     pub list_buckets_chunk: usize,
     /// Which listings are allowed.
     pub listings: Listings,
+    /// Bounds on MapReduce jobs.
+    pub map_reduce: MapReduceOptions,
 }
 
 /// Which listings are allowed.

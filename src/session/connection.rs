@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 
-use crate::frame::{Frame, FrameCodec, FrameError};
+use crate::frame::{self, Frame, FrameCodec, FrameError};
 use crate::message::{Reply, Request};
 use crate::service::{Answer, ClientState, Service, frame_too_large};
 
@@ -145,24 +145,19 @@ impl Connection {
     }
 
     async fn send(&mut self, reply: &Reply) -> io::Result<()> {
-        let frame = Frame { code: reply.code().number(), payload: reply.encode() };
-        let header = match frame.header() {
-            Ok(header) => header,
-            Err(error) => return Err(io::Error::other(error)),
-        };
-        self.output.extend_from_slice(&header);
-        if frame.payload.len() <= GATHERED_BYTES_MAX {
-            self.output.extend_from_slice(&frame.payload);
-        } else {
-            // Written from where it is: a copy of a large value would cost more than a call.
-            self.flush().await?;
-            self.write(frame.payload).await?;
+        let parts = reply.encode_parts();
+        let header = frame::header(reply.code().number(), parts.iter().map(Bytes::len).sum());
+        self.output.extend_from_slice(&header.map_err(io::Error::other)?);
+        for part in parts {
+            if part.len() <= GATHERED_BYTES_MAX {
+                self.output.extend_from_slice(&part);
+            } else {
+                // Written from where it is: a copy of a large value would cost more than a call.
+                self.flush().await?;
+                self.stream.write_all(&part).await?;
+            }
         }
         if self.output.len() >= GATHERED_BYTES_MAX { self.flush().await } else { Ok(()) }
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.stream.write_all(&bytes).await
     }
 
     async fn flush(&mut self) -> io::Result<()> {
