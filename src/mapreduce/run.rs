@@ -234,7 +234,7 @@ async fn map_one(
 
 async fn read(engine: &Engine, input: &MapInput) -> Result<Mapped, EngineError> {
     let name = ObjectName { bucket: input.bucket.clone(), key: input.key.clone() };
-    let view = engine.get(&name, ReadOptions::default(), false).await?;
+    let view = engine.get(&name, ReadOptions::default(), None).await?;
     if view.typed.is_some() {
         return Ok(Mapped::DataType);
     }
@@ -420,7 +420,7 @@ mod tests {
             return_view: false,
         };
         let bucket = BucketName::new(None, "b".into());
-        engine.put(&ObjectName { bucket, key: Bytes::copy_from_slice(key.as_bytes()) }, request).await.unwrap();
+        engine.put(&ObjectName { bucket, key: Bytes::copy_from_slice(key.as_bytes()) }, request, None).await.unwrap();
     }
 
     /// A bucket with the numbers below `count`.
