@@ -26,6 +26,9 @@ use crate::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError, RowLimit
 /// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
 const MEMTABLE_SIZE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Open files that are no connections: the engine keeps up to 900, and a few are ours.
+const FILES_BESIDE_CONNECTIONS: u64 = 1000;
+
 /// Why the server did not run.
 #[derive(Debug, Error)]
 pub enum ServerError {
@@ -62,6 +65,7 @@ pub enum ServerError {
 /// Runs the server until it is told to stop: store, engine, control socket, listeners; and back in the reverse order.
 pub async fn run(config: Config) -> Result<(), ServerError> {
     let mut signals = Signals::listen()?;
+    raise_file_limit(config.connections_max);
     let store: Arc<dyn Store> = Arc::new(open_store(&config)?);
     let engine = Engine::start(store.clone(), engine_options(&config));
     let engine = engine.await.map_err(|cause| ServerError::Engine { data_dir: config.data_dir.clone(), cause })?;
@@ -100,6 +104,16 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     // Blocks until what is queued is durable: nothing else is left to run.
     store.close();
     Ok(())
+}
+
+/// Makes room for every connection that the configuration allows.
+fn raise_file_limit(connections_max: usize) {
+    let wanted = (connections_max as u64).saturating_add(FILES_BESIDE_CONNECTIONS);
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit >= wanted => {}
+        Ok(limit) => tracing::warn!(limit, wanted, "the system allows fewer open files than connections_max needs"),
+        Err(error) => tracing::warn!(%error, "cannot tell how many files may be open"),
+    }
 }
 
 fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
