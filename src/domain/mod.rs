@@ -14,3 +14,4 @@ pub mod props;
 pub mod quorum;
 pub mod replica;
 pub mod ring;
+pub mod term_pattern;

@@ -84,6 +84,7 @@ pub fn full_value() -> Payload {
         links: vec![Link { bucket: Some(bytes("b")), key: None, tag: Some(bytes("")) }, Link::default()],
         user_metadata: vec![(bytes("a"), bytes("1")), (bytes("a"), bytes("1")), (bytes(""), bytes(""))],
         indexes: vec![(bytes("x_int"), bytes("5"))],
+        indexes_unchecked: false,
         modified: Duration::from_micros(1_700_000_000_123_456),
         deleted: false,
     })
