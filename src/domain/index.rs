@@ -68,9 +68,9 @@ pub enum Term {
 
 impl Term {
     /// The bytes that clients read: an integer's decimal text, or the value itself.
-    pub fn into_bytes(self) -> Bytes {
+    pub fn as_bytes(&self) -> &Bytes {
         match self {
-            Self::Integer(integer) => integer.0,
+            Self::Integer(integer) => &integer.0,
             Self::Binary(value) => value,
         }
     }
@@ -146,7 +146,13 @@ impl Ord for Integer {
         match (self.is_negative(), other.is_negative()) {
             (false, false) => magnitude(self, other),
             (true, true) => magnitude(other, self),
-            (negative, _) => if negative { Ordering::Less } else { Ordering::Greater },
+            (negative, _) => {
+                if negative {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                }
+            }
         }
     }
 }
@@ -207,7 +213,7 @@ pub fn normalize(entries: Vec<(Bytes, Bytes)>) -> Result<Vec<(Bytes, Bytes)>, In
     }
     kept.sort();
     kept.dedup();
-    Ok(kept.into_iter().map(|entry| (entry.index, entry.term.into_bytes())).collect())
+    Ok(kept.into_iter().map(|entry| (entry.index, entry.term.as_bytes().clone())).collect())
 }
 
 /// The entries by which queries find what carries these pairs, as [`normalize`] left them.
@@ -329,7 +335,8 @@ mod tests {
 
     #[test]
     fn all_failures_are_reported_once_in_one_sorted_list() {
-        let given = vec![pair("age", "1"), pair("age_int", "abc"), pair("age", "2"), pair("_bin", ""), pair("_int", "1")];
+        let given =
+            vec![pair("age", "1"), pair("age_int", "abc"), pair("age", "2"), pair("_bin", ""), pair("_int", "1")];
         let failures = normalize(given).unwrap_err().0;
         let parsing = IndexFailure::Parsing { name: "age_int".into(), value: "abc".into() };
         let unknown = |name: &'static str| IndexFailure::UnknownType { name: name.into() };

@@ -7,6 +7,7 @@ mod bucket;
 mod datatype;
 mod dispatch;
 mod error;
+mod index;
 mod kv;
 mod options;
 mod term;
@@ -39,6 +40,8 @@ pub struct ServiceOptions {
     pub list_buckets_chunk: usize,
     /// Which listings are allowed.
     pub listings: Listings,
+    /// Which index queries are allowed.
+    pub index_queries: IndexQueries,
 }
 
 /// Which listings are allowed.
@@ -50,6 +53,15 @@ pub struct Listings {
     pub buckets_stream: bool,
     /// The keys of a bucket.
     pub keys: bool,
+}
+
+/// Which index queries are allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexQueries {
+    /// Those that are answered in one reply.
+    pub whole: bool,
+    /// Those that are answered as a stream.
+    pub stream: bool,
 }
 
 /// What the service remembers of a connection.

@@ -435,8 +435,7 @@ mod tests {
     fn header() -> impl Strategy<Value = Header> {
         let id = || any::<[u8; 16]>().prop_map(RowId);
         let sibling = (dot(), any::<u32>(), any::<(bool, bool)>());
-        let sibling =
-            sibling.prop_map(|(dot, slot, (deleted, indexed))| SiblingEntry { dot, slot, deleted, indexed });
+        let sibling = sibling.prop_map(|(dot, slot, (deleted, indexed))| SiblingEntry { dot, slot, deleted, indexed });
         let actors = vec(any::<u64>().prop_map(ActorId), 0..4);
         let parts = (
             id(),

@@ -305,7 +305,8 @@ impl PostingBounds {
         let resumed = after.and_then(|posting| match (&posting.term, range) {
             (None, IndexRange::Keys { .. }) => Some(name(&posting.key)),
             (Some(term), IndexRange::Terms { index, .. }) => {
-                let row = layout::posting(&ObjectName { bucket: bucket.clone(), key: posting.key.clone() }, index, term);
+                let row =
+                    layout::posting(&ObjectName { bucket: bucket.clone(), key: posting.key.clone() }, index, term);
                 Some(row.whole.unwrap_or(row.row).to_vec())
             }
             // A position in another index: whether a posting is behind it is told one by one.
