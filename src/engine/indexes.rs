@@ -103,3 +103,117 @@ fn matches(pattern: &TermPattern, posting: &Posting) -> bool {
         None => pattern.is_match(&posting.key),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::dot::ActorId;
+    use crate::domain::key::ObjectName;
+    use crate::domain::object::{Content, ObjectLimits, PutCondition};
+    use crate::engine::{DeleteMode, EngineOptions, PutRequest, WriteOptions};
+    use crate::store::memory::MemoryStore;
+
+    fn bucket() -> BucketName {
+        BucketName::new(None, Bytes::from_static(b"b"))
+    }
+
+    /// An engine with objects 00 to 19, each under its number in `n_int` and under its last digit in `d_bin`.
+    async fn engine() -> Engine {
+        let limits = ObjectLimits { siblings_max: 100, object_size_bytes_max: 1 << 20 };
+        let options = EngineOptions {
+            delete_mode: DeleteMode::Keep,
+            object_limits: limits,
+            key_size_bytes_max: 100,
+            object_warnings: limits,
+            n_val_default: 3,
+            create_default_types: false,
+            request_timeout_default: Duration::from_secs(1),
+        };
+        let engine = Engine::start(Arc::new(MemoryStore::new(ActorId(1))), options).await.unwrap();
+        for number in 0..20 {
+            let pair = |index: &'static str, term: i32| (Bytes::from(index), Bytes::from(term.to_string()));
+            let content =
+                Content { indexes: vec![pair("N_int", number), pair("d_bin", number % 10)], ..Content::default() };
+            let put = PutRequest {
+                content,
+                context: None,
+                condition: PutCondition::default(),
+                options: WriteOptions::default(),
+                return_view: false,
+            };
+            let name = ObjectName { bucket: bucket(), key: Bytes::from(format!("{number:02}")) };
+            engine.put(&name, put).await.unwrap();
+        }
+        engine
+    }
+
+    async fn pages(engine: &Engine, query: IndexQuery, page_max: usize) -> Vec<Vec<Bytes>> {
+        let mut postings = engine.query_index(query, page_max).unwrap();
+        let mut pages = Vec::new();
+        while let Some(page) = postings.next().await.unwrap() {
+            pages.push(page.into_iter().map(|posting| posting.key).collect());
+        }
+        assert!(postings.next().await.unwrap().is_none());
+        pages
+    }
+
+    fn numbers() -> IndexQuery {
+        let range = IndexRange::between(b"n_int", Bytes::from_static(b"3"), Bytes::from_static(b"9")).unwrap();
+        IndexQuery::new(bucket(), range)
+    }
+
+    #[tokio::test]
+    async fn pages_are_full_but_for_the_last_and_never_empty() {
+        let engine = engine().await;
+        assert_eq!(pages(&engine, numbers(), 3).await, [vec!["03", "04", "05"], vec!["06", "07", "08"], vec!["09"]]);
+        assert_eq!(pages(&engine, numbers(), 7).await, [["03", "04", "05", "06", "07", "08", "09"]]);
+        let nothing = IndexQuery::new(bucket(), IndexRange::exact(b"n_int", Bytes::from_static(b"99")).unwrap());
+        assert!(pages(&engine, nothing, 3).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn results_max_counts_what_the_pattern_leaves() {
+        let engine = engine().await;
+        let limited = |results_max| IndexQuery { results_max: Some(results_max), ..numbers() };
+        assert_eq!(pages(&engine, limited(4), 3).await, [vec!["03", "04", "05"], vec!["06"]]);
+        assert!(pages(&engine, limited(0), 3).await.is_empty());
+
+        let range = IndexRange::between(b"d_bin", Bytes::new(), Bytes::from_static(b"z")).unwrap();
+        let pattern = TermPattern::compile(b"[37]").unwrap();
+        let query = IndexQuery { pattern: Some(pattern), results_max: Some(3), ..IndexQuery::new(bucket(), range) };
+        assert_eq!(pages(&engine, query, 2).await.concat(), ["03", "13", "07"]);
+
+        let pattern = TermPattern::compile(b"^1[05]$").unwrap();
+        let query = IndexQuery { pattern: Some(pattern), ..IndexQuery::new(bucket(), IndexRange::BUCKET) };
+        assert_eq!(pages(&engine, query, 4).await.concat(), ["10", "15"]);
+    }
+
+    #[tokio::test]
+    async fn a_query_goes_on_behind_a_posting() {
+        let engine = engine().await;
+        let mut postings = engine.query_index(numbers(), 2).unwrap();
+        let last = postings.next().await.unwrap().unwrap().pop();
+        let rest = IndexQuery { after: last, results_max: Some(2), ..numbers() };
+        assert_eq!(pages(&engine, rest, 10).await, [["05", "06"]]);
+    }
+
+    #[tokio::test]
+    async fn a_query_that_takes_too_long_ends() {
+        let engine = engine().await;
+        let query = IndexQuery { patience: Some(Duration::ZERO), ..numbers() };
+        let mut postings = engine.query_index(query, 2).unwrap();
+        assert!(matches!(postings.next().await, Err(EngineError::Timeout)));
+    }
+
+    #[tokio::test]
+    async fn a_bucket_type_must_be_there() {
+        let engine = engine().await;
+        let bucket = BucketName::new(Some(Bytes::from_static(b"none")), Bytes::new());
+        let query = IndexQuery::new(bucket, IndexRange::BUCKET);
+        assert!(matches!(engine.query_index(query, 2), Err(EngineError::NoSuchType)));
+    }
+}

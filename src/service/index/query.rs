@@ -125,6 +125,11 @@ pub(super) fn patience(value: Option<u32>) -> Option<Duration> {
 impl Form {
     fn message(&self, page: Vec<Posting>) -> RpbIndexResp {
         let mut message = RpbIndexResp::default();
+        self.add(&mut message, page);
+        message
+    }
+
+    fn add(&self, message: &mut RpbIndexResp, page: Vec<Posting>) {
         for Posting { term, key } in page {
             match term {
                 Some(term) if self.terms => {
@@ -133,7 +138,6 @@ impl Form {
                 _ => message.keys.push(key),
             }
         }
-        message
     }
 
     /// The token of a page with so many postings. A page that is full has one, even where nothing follows.
@@ -145,12 +149,15 @@ impl Form {
 }
 
 async fn collect(mut postings: Postings, form: Form) -> Result<Answer, Refusal> {
-    let mut found = Vec::new();
+    let (mut count, mut last) = (0, None);
+    let mut message = RpbIndexResp::default();
     while let Some(page) = postings.next().await? {
-        found.extend(page);
+        count += page.len();
+        last = page.last().cloned();
+        form.add(&mut message, page);
     }
-    let continuation = form.continuation(found.len(), found.last().cloned());
-    Ok(Answer::Reply(Reply::Index(RpbIndexResp { continuation, ..form.message(found) })))
+    message.continuation = form.continuation(count, last);
+    Ok(Answer::Reply(Reply::Index(message)))
 }
 
 /// Frames without a continuation and then one without postings: clients lose what comes beside the other.
@@ -187,5 +194,87 @@ pub(super) fn stream_refusal(error: EngineError) -> Refusal {
     match error {
         EngineError::Timeout => Refusal::open("{error,timeout}"),
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(index: &'static str) -> RpbIndexReq {
+        let bytes = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        RpbIndexReq { bucket: bytes("b"), index: bytes(index), key: bytes("1"), ..RpbIndexReq::default() }
+    }
+
+    fn range(index: &'static str) -> RpbIndexReq {
+        let (range_min, range_max) = (Some(Bytes::from_static(b"1")), Some(Bytes::from_static(b"2")));
+        RpbIndexReq { qtype: Some(IndexQueryType::Range.into()), range_min, range_max, ..request(index) }
+    }
+
+    fn refused(request: RpbIndexReq) -> Refusal {
+        match read(request) {
+            Err(refusal) => refusal,
+            Ok((query, _)) => panic!("{query:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_checked_first_is_told_first() {
+        let bad = |request| RpbIndexReq {
+            term_regex: Some(Bytes::from_static(b"[abc")),
+            continuation: Some(Bytes::from_static(b"!!")),
+            ..request
+        };
+        let bounds = RpbIndexReq { range_max: None, ..bad(range("foo")) };
+        assert_eq!(refused(bounds), Refusal::open(r#"Invalid range query: <<"1">> -> undefined"#));
+        let text = r#"Invalid term regular expression <<"[abc">> : {"unclosed character class",0}"#;
+        assert_eq!(refused(bad(range("foo"))), Refusal::open(text));
+        let regex = |request| RpbIndexReq { term_regex: Some(Bytes::from_static(b"1")), ..request };
+        assert_eq!(refused(regex(bad(range("foo")))), Refusal::open(r#"{unknown_field_type,<<"foo">>}"#));
+        assert_eq!(refused(regex(bad(range("a_int")))), Refusal::open(r#"{invalid_continuation,<<"!!">>}"#));
+        let text = "Can not use term regular expression in integer query";
+        assert_eq!(refused(regex(range("a_int"))), Refusal::open(text));
+        assert!(read(regex(request("$bucket"))).is_ok_and(|(query, _)| query.pattern.is_none()));
+        assert!(read(regex(request("$key"))).is_ok_and(|(query, _)| query.pattern.is_some()));
+        let strange = RpbIndexReq { qtype: Some(7), ..request("a_bin") };
+        assert_eq!(refused(strange), Refusal::malformed("an index query of an unknown kind"));
+    }
+
+    #[test]
+    fn a_token_fits_the_kind_of_query_that_it_comes_from() {
+        let key = Posting { term: None, key: Bytes::from_static(b"k") };
+        let of = |index: &[u8]| match IndexRange::exact(index, Bytes::from_static(b"1")).unwrap() {
+            IndexRange::Terms { from, .. } => Posting { term: Some(from), ..key.clone() },
+            IndexRange::Keys { .. } => key.clone(),
+        };
+        let (integer, binary) = (of(b"a_int"), of(b"a_bin"));
+        let after = |token: &Posting, request: RpbIndexReq| {
+            let request = RpbIndexReq { continuation: Some(continuation::encode(token)), ..request };
+            read(request).ok().map(|(query, _)| query.after.unwrap())
+        };
+        assert_eq!(after(&key, request("a_int")), Some(integer.clone()));
+        assert_eq!(after(&integer, request("a_int")), None);
+        assert_eq!(after(&integer, range("a_int")), Some(integer.clone()));
+        assert_eq!(after(&binary, range("a_int")), None);
+        assert_eq!(after(&key, range("a_bin")), None);
+        assert_eq!(after(&key, range("$key")), Some(key.clone()));
+        assert_eq!(after(&key, request("$bucket")), Some(key.clone()));
+        assert_eq!(after(&binary, request("$key")), None);
+    }
+
+    #[test]
+    fn terms_are_shown_for_ranges_of_terms_only() {
+        let shows =
+            |request| read(RpbIndexReq { return_terms: Some(true), ..request }).is_ok_and(|(_, form)| form.terms);
+        assert!(shows(range("a_bin")));
+        assert!(!shows(range("$key")));
+        assert!(!shows(request("a_bin")));
+    }
+
+    #[test]
+    fn zero_is_no_deadline() {
+        assert_eq!(patience(Some(0)), None);
+        assert_eq!(patience(None), None);
+        assert_eq!(patience(Some(5)), Some(Duration::from_millis(5)));
     }
 }
