@@ -76,7 +76,13 @@ config_keys! {
     connections_max: usize = 10_000,
         "Connections served at once; further ones wait.";
     key_size_bytes_max: usize = 65_536,
-        "Longest key that an object may be stored under.";
+        "Longest key that an object may be stored under, and longest name of a bucket that may be written to.";
+    update_elements_max: usize = 100_000,
+        "Members and fields that one update of a data type may name, those of nested maps included.";
+    member_size_bytes_max: usize = 1024 * 1024,
+        "Longest member that may be added to a set, gset or hll.";
+    field_name_size_bytes_max: usize = 65_536,
+        "Longest name that a field of a map may have.";
     object_size_bytes_max: usize = 50 * 1024 * 1024,
         "Largest object, siblings and metadata included, that may be stored.";
     object_size_bytes_warn: usize = 5 * 1024 * 1024,
@@ -93,8 +99,8 @@ config_keys! {
         "How long requests in flight may take to finish when the server is told to stop.";
     cache_size_bytes: u64 = 256 * 1024 * 1024,
         "Memory that the store may use to cache what it read.";
-    log: String = "info".to_owned(),
-        "What is logged: a level, or directives such as \"info,ombak::session=debug\".";
+    log: String = "info,fjall=warn,lsm_tree=warn".to_owned(),
+        "What is logged: a level, or directives such as \"info,ombak::session=debug\". The default leaves out what the storage engine does all day.";
     log_format: LogFormat = LogFormat::Text,
         "How a log line looks: \"text\" or \"json\".";
     worker_threads: usize = 0,

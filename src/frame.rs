@@ -24,18 +24,16 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
-impl Frame {
-    /// The bytes in front of the payload, for writing a large payload without copying it behind them.
-    ///
-    /// # Errors
-    /// [`FrameError::TooLarge`] when the payload's length does not fit the 4 bytes that announce it.
-    pub fn header(&self) -> Result<[u8; LENGTH_BYTES + CODE_BYTES], FrameError> {
-        let length = CODE_BYTES + self.payload.len();
-        let announced = u32::try_from(length)
-            .map_err(|_| FrameError::TooLarge { length_bytes: length, max_bytes: u32::MAX as usize })?;
-        let [a, b, c, d] = announced.to_be_bytes();
-        Ok([a, b, c, d, self.code])
-    }
+/// The bytes in front of a payload: a large one is then written from where it is, and not copied behind them.
+///
+/// # Errors
+/// [`FrameError::TooLarge`] when the payload's length does not fit the 4 bytes that announce it.
+pub fn header(code: u8, payload_bytes: usize) -> Result<[u8; LENGTH_BYTES + CODE_BYTES], FrameError> {
+    let length = CODE_BYTES + payload_bytes;
+    let announced = u32::try_from(length)
+        .map_err(|_| FrameError::TooLarge { length_bytes: length, max_bytes: u32::MAX as usize })?;
+    let [a, b, c, d] = announced.to_be_bytes();
+    Ok([a, b, c, d, code])
 }
 
 /// Why a byte stream is no sequence of frames, or could not be read or written.
@@ -115,7 +113,7 @@ impl Encoder<Frame> for FrameCodec {
 
     /// Copies the payload once, into a buffer that grows at most once.
     fn encode(&mut self, frame: Frame, buffer: &mut BytesMut) -> Result<(), FrameError> {
-        let header = frame.header()?;
+        let header = header(frame.code, frame.payload.len())?;
         buffer.reserve(header.len() + frame.payload.len());
         buffer.put_slice(&header);
         buffer.put_slice(&frame.payload);

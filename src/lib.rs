@@ -6,6 +6,8 @@
 //! - [`message`]: a frame's code and payload to a protocol message and back
 //! - [`session`]: one task per connection: read, answer, write
 //! - [`service`]: what Riak's messages mean: request to operation, outcome to reply
+//! - [`mapreduce`]: parses MapReduce jobs and runs them on the engine
+//! - [`erlang`]: the terms of Erlang that Riak's protocol lets show
 //! - [`domain`]: what requests mean, as pure functions over cells
 //! - [`engine`]: runs operations: stripe, dot, plan, read, resolve, commit
 //! - [`store`]: cells on disk or in memory
@@ -26,7 +28,9 @@ pub mod config;
 pub mod control;
 pub mod domain;
 pub mod engine;
+pub mod erlang;
 pub mod frame;
+pub mod mapreduce;
 pub mod message;
 pub mod server;
 pub mod service;

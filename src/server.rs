@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DeleteMode, MapOpLayout};
 use crate::control::{ControlError, ControlServer, EngineAdmin};
+use crate::domain::datatype::limits::UpdateLimits;
 use crate::domain::dot::ActorId;
 use crate::domain::object::ObjectLimits;
 use crate::engine::{self, Engine, EngineError, EngineOptions};
+use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
 use crate::session::{Listener, ListenerOptions, SessionOptions};
@@ -129,6 +131,11 @@ fn engine_options(config: &Config) -> EngineOptions {
             object_size_bytes_max: config.object_size_bytes_warn,
         },
         key_size_bytes_max: config.key_size_bytes_max,
+        update_limits: UpdateLimits {
+            elements_max: config.update_elements_max,
+            member_size_bytes_max: config.member_size_bytes_max,
+            field_name_size_bytes_max: config.field_name_size_bytes_max,
+        },
         n_val_default: config.n_val_default,
         create_default_types: config.create_default_types,
         request_timeout_default: Duration::from_millis(config.request_timeout_ms_default.into()),
@@ -146,6 +153,7 @@ fn service_options(config: &Config) -> ServiceOptions {
         },
         map_depth_max: config.map_depth_max,
         ring_size: config.ring_size,
+        reply_size_bytes_max: config.frame_size_bytes_max,
         list_keys_chunk: config.list_keys_chunk,
         list_buckets_chunk: config.list_buckets_chunk,
         listings: Listings {
@@ -157,6 +165,7 @@ fn service_options(config: &Config) -> ServiceOptions {
             whole: config.secondary_index_enabled,
             stream: config.stream_secondary_index_enabled,
         },
+        map_reduce: MapReduceOptions::default(),
     }
 }
 

@@ -4,8 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 12] = [
-    "frame", "message", "domain", "store", "engine", "service", "session", "client", "control", "cli", "config",
+const ROOMS: [&str; 14] = [
+    "frame",
+    "message",
+    "domain",
+    "store",
+    "engine",
+    "erlang",
+    "mapreduce",
+    "service",
+    "session",
+    "client",
+    "control",
+    "cli",
+    "config",
     "server",
 ];
 

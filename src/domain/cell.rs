@@ -103,6 +103,13 @@ pub struct CellKey {
     pub element: Element,
 }
 
+impl CellKey {
+    /// Whether this is where the object's data type is present: there is one exactly while a cell is live here.
+    pub fn is_root_presence(&self) -> bool {
+        self.element == Element::Presence && self.path.fields().is_empty()
+    }
+}
+
 /// What a cell carries beside its dot.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Payload {

@@ -6,13 +6,15 @@ use bytes::Bytes;
 
 use super::objects::{check_hooks, check_read, check_write, data_type_of, nonzero};
 use super::{Engine, EngineError, ReadOptions, WriteOptions};
-use crate::domain::cell::Selection;
+use crate::domain::cell::Path;
 use crate::domain::context::CausalContext;
 use crate::domain::datatype::update::{self, Request};
-use crate::domain::datatype::{DataType, Operation, Value, value};
+use crate::domain::datatype::value::{Folder, Full, ValueSink};
+use crate::domain::datatype::{DataType, Operation};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::domain::object;
 use crate::domain::props::BucketProps;
+use crate::store::CellPages;
 
 /// A bucket that data type requests name.
 #[derive(Clone, Debug)]
@@ -33,15 +35,15 @@ impl DataTypeBucket {
     }
 }
 
-/// What a fetch found.
+/// What a fetch found. The value itself went to the sink, part by part.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fetched {
-    /// Nothing, or a tombstone.
+    /// Nothing, or a tombstone. The sink got nothing.
     NotFound,
     /// Content of another kind only: the value of the bucket's data type is the empty one, and there is no context.
-    OtherContent(Value),
-    /// The value and what the client has now seen.
-    Found(Value, CausalContext),
+    OtherContent,
+    /// The value, and what the client has now seen.
+    Found(CausalContext),
 }
 
 /// An update, as a front end asks for it.
@@ -53,15 +55,6 @@ pub struct Update {
     pub context: Option<Bytes>,
     /// Quorums and deadline.
     pub options: WriteOptions,
-    /// Whether the value is to be shown afterwards.
-    pub return_value: bool,
-}
-
-/// What an update has to show.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Updated {
-    /// The value and what the client has now seen, where the request asks for it.
-    pub value: Option<(Value, CausalContext)>,
 }
 
 impl Engine {
@@ -73,35 +66,43 @@ impl Engine {
         Ok(DataTypeBucket { props, data_type })
     }
 
-    /// The data type's value.
+    /// Hands the data type's value to the sink.
+    ///
+    /// # Errors
+    /// [`EngineError::ValueTooLarge`] when the sink takes no more.
     pub async fn fetch(
         &self,
         name: &ObjectName,
         bucket: &DataTypeBucket,
         options: ReadOptions,
+        sink: &mut (dyn ValueSink + Send),
     ) -> Result<Fetched, EngineError> {
         let data_type = bucket.data_type()?;
         check_read(&bucket.props, &options)?;
-        let seen = self.inner.store.read(name, &Selection::whole_object()).await?;
-        if !object::exists(&seen) {
+        let content = self.inner.store.open_content(name, Path::root(), None).await?;
+        if !object::exists(&content.values) {
             return Ok(Fetched::NotFound);
         }
-        let value = value::fold(data_type, &seen);
-        if seen.data_type_clock().is_empty() {
-            return Ok(Fetched::OtherContent(value));
-        }
-        Ok(Fetched::Found(value, object::context_of(&seen)))
+        let context = object::context_of(&content.values);
+        let is_found = !content.values.data_type_clock().is_empty();
+        show(data_type, content.pages, sink).await?;
+        Ok(if is_found { Fetched::Found(context) } else { Fetched::OtherContent })
     }
 
-    /// Applies an update, whole or not at all.
+    /// Applies an update, whole or not at all. Where a sink is given, it gets the value afterwards, and what the client has
+    /// then seen is returned.
+    ///
+    /// # Errors
+    /// [`EngineError::ValueTooLarge`] when the sink takes no more: the update was applied all the same.
     pub async fn update(
         &self,
         name: &ObjectName,
         bucket: &DataTypeBucket,
         update: Update,
-    ) -> Result<Updated, EngineError> {
+        sink: Option<&mut (dyn ValueSink + Send)>,
+    ) -> Result<Option<CausalContext>, EngineError> {
         let inner = &self.inner;
-        let Update { operation, context, options, return_value } = update;
+        let Update { operation, context, options } = update;
         let (data_type, given) = (bucket.data_type()?, operation.data_type());
         if given != data_type {
             return Err(EngineError::DataTypeMismatch { operation: given, bucket: data_type });
@@ -109,9 +110,8 @@ impl Engine {
         debug_assert_eq!(data_type, data_type_of(name, &bucket.props));
         check_write(&bucket.props, &options)?;
         check_hooks(&bucket.props)?;
-        if name.key.len() > inner.options.key_size_bytes_max {
-            return Err(EngineError::KeyTooLarge { bytes_max: inner.options.key_size_bytes_max });
-        }
+        inner.check_name(name)?;
+        inner.options.update_limits.check(&operation)?;
         // Data types without removes have no use for a context, and clients send none that matters.
         let context = match context.filter(|bytes| data_type.has_context() && !bytes.is_empty()) {
             Some(bytes) => Some(self.context(name, &bytes)?),
@@ -126,11 +126,27 @@ impl Engine {
             Request { dot, assigned: dot.time, context: context.as_ref(), hll_precision: bucket.props.hll_precision() };
         let delta = update::resolve(&operation, request, &seen)?;
         inner.store.commit(name.clone(), delta).durable().await?;
-        if !return_value {
-            return Ok(Updated { value: None });
+        let Some(sink) = sink else { return Ok(None) };
+        let content = inner.store.open_content(name, Path::root(), None).await?;
+        let context = object::context_of(&content.values);
+        show(data_type, content.pages, sink).await?;
+        Ok(Some(context))
+    }
+}
+
+/// Folds content into a value as it is read. Other requests get their turn between two pages.
+pub(super) async fn show(
+    data_type: DataType,
+    mut pages: Box<dyn CellPages>,
+    sink: &mut (dyn ValueSink + Send),
+) -> Result<(), EngineError> {
+    let mut folder = Folder::new(data_type, sink);
+    loop {
+        let page = pages.next().await?;
+        if page.is_empty() {
+            return folder.finish().map_err(|Full| EngineError::ValueTooLarge);
         }
-        let seen = inner.store.read(name, &Selection::whole_object()).await?;
-        let value = value::fold(data_type, &seen);
-        Ok(Updated { value: Some((value, object::context_of(&seen))) })
+        page.iter().try_for_each(|cell| folder.push(cell)).map_err(|Full| EngineError::ValueTooLarge)?;
+        tokio::task::yield_now().await;
     }
 }

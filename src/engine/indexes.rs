@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Engine, EngineError};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::BucketName;
-use crate::domain::term_pattern::TermPattern;
+use crate::domain::pattern::Pattern;
 
 /// What to find. The range alone is a whole query; the rest narrows it.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct IndexQuery {
     /// The posting behind which to begin: the last one of an earlier page.
     pub after: Option<Posting>,
     /// What terms must match; in an index of keys, what keys must match.
-    pub pattern: Option<TermPattern>,
+    pub pattern: Option<Pattern>,
     /// The most postings to find.
     pub results_max: Option<usize>,
     /// How long the query as a whole may take; for ever where there is none.
@@ -97,7 +97,7 @@ impl Postings {
     }
 }
 
-fn matches(pattern: &TermPattern, posting: &Posting) -> bool {
+fn matches(pattern: &Pattern, posting: &Posting) -> bool {
     match &posting.term {
         Some(term) => pattern.is_match(term.as_bytes()),
         None => pattern.is_match(&posting.key),
@@ -111,6 +111,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::domain::datatype::limits::UpdateLimits;
     use crate::domain::dot::ActorId;
     use crate::domain::key::ObjectName;
     use crate::domain::object::{Content, ObjectLimits, PutCondition};
@@ -128,6 +129,7 @@ mod tests {
             delete_mode: DeleteMode::Keep,
             object_limits: limits,
             key_size_bytes_max: 100,
+            update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
             object_warnings: limits,
             n_val_default: 3,
             create_default_types: false,
@@ -146,7 +148,7 @@ mod tests {
                 return_view: false,
             };
             let name = ObjectName { bucket: bucket(), key: Bytes::from(format!("{number:02}")) };
-            engine.put(&name, put).await.unwrap();
+            engine.put(&name, put, None).await.unwrap();
         }
         engine
     }
@@ -183,11 +185,11 @@ mod tests {
         assert!(pages(&engine, limited(0), 3).await.is_empty());
 
         let range = IndexRange::between(b"d_bin", Bytes::new(), Bytes::from_static(b"z")).unwrap();
-        let pattern = TermPattern::compile(b"[37]").unwrap();
+        let pattern = Pattern::compile(b"[37]").unwrap();
         let query = IndexQuery { pattern: Some(pattern), results_max: Some(3), ..IndexQuery::new(bucket(), range) };
         assert_eq!(pages(&engine, query, 2).await.concat(), ["03", "13", "07"]);
 
-        let pattern = TermPattern::compile(b"^1[05]$").unwrap();
+        let pattern = Pattern::compile(b"^1[05]$").unwrap();
         let query = IndexQuery { pattern: Some(pattern), ..IndexQuery::new(bucket(), IndexRange::BUCKET) };
         assert_eq!(pages(&engine, query, 4).await.concat(), ["10", "15"]);
     }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::datatypes::show;
 use super::{Engine, EngineError, ReadOptions, WriteOptions, wall_clock};
-use crate::domain::cell::{LiveCells, Selection};
+use crate::domain::cell::{LiveCells, Path, Selection};
 use crate::domain::context::{CausalContext, ObjectIdentity};
-use crate::domain::datatype::{DataType, Value, value};
+use crate::domain::datatype::DataType;
+use crate::domain::datatype::value::ValueSink;
 use crate::domain::dot::Dot;
 use crate::domain::index;
 use crate::domain::key::ObjectName;
@@ -27,14 +29,12 @@ pub struct ObjectView {
 }
 
 /// Data type content as plain requests see it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TypedContent {
     /// Its last update.
     pub dot: Dot,
     /// The data type.
     pub data_type: DataType,
-    /// The value; `None` where it was not asked for.
-    pub value: Option<Value>,
 }
 
 impl ObjectView {
@@ -71,35 +71,41 @@ pub struct DeleteRequest {
 }
 
 impl Engine {
-    /// The object's values; with `with_value` also the value of data type content.
+    /// The object's values. Where a sink is given, it gets the value of data type content.
+    ///
+    /// # Errors
+    /// [`EngineError::ValueTooLarge`] when the sink takes no more.
     pub async fn get(
         &self,
         name: &ObjectName,
         options: ReadOptions,
-        with_value: bool,
+        sink: Option<&mut (dyn ValueSink + Send)>,
     ) -> Result<ObjectView, EngineError> {
         let inner = &self.inner;
         let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
         check_consistent(&props)?;
         check_read(&props, &options)?;
-        let selections = if with_value { Selection::whole_object() } else { Selection::values() };
-        let seen = inner.store.read(name, &selections).await?;
+        let seen = inner.store.read(name, &Selection::values()).await?;
         if seen.all().is_empty() && options.notfound_ok == Some(false) && options.node_confirms.is_some_and(|n| n > 0) {
             return Err(QuorumError::InsufficientNodes { have: 0, want: 1 }.into());
         }
         self.notice_tombstones(name, &seen);
-        view(name, &props, &seen, with_value)
+        self.view(name, &props, seen, sink).await
     }
 
-    /// Stores a value. The object afterwards, where the request asks for it.
-    pub async fn put(&self, name: &ObjectName, request: PutRequest) -> Result<Option<ObjectView>, EngineError> {
+    /// Stores a value. The object afterwards, where the request asks for it; and the sink gets the value of data type
+    /// content, as in a get.
+    pub async fn put(
+        &self,
+        name: &ObjectName,
+        request: PutRequest,
+        sink: Option<&mut (dyn ValueSink + Send)>,
+    ) -> Result<Option<ObjectView>, EngineError> {
         let inner = &self.inner;
         let PutRequest { mut content, context, condition, options, return_view } = request;
         let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
         check_consistent(&props)?;
-        if name.key.len() > inner.options.key_size_bytes_max {
-            return Err(EngineError::KeyTooLarge { bytes_max: inner.options.key_size_bytes_max });
-        }
+        inner.check_name(name)?;
         check_write(&props, &options)?;
         check_hooks(&props)?;
         content.indexes_unchecked = props.is_write_once();
@@ -121,9 +127,13 @@ impl Engine {
         if !return_view && !deleted {
             return Ok(None);
         }
-        let seen = inner.store.read(name, &Selection::whole_object()).await?;
+        let seen = inner.store.read(name, &Selection::values()).await?;
         self.notice_tombstones(name, &seen);
-        if return_view && !props.is_write_once() { view(name, &props, &seen, true).map(Some) } else { Ok(None) }
+        if return_view && !props.is_write_once() {
+            self.view(name, &props, seen, sink).await.map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Removes an object. A missing one is removed already.
@@ -179,6 +189,32 @@ impl Engine {
         }
     }
 
+    async fn view(
+        &self,
+        name: &ObjectName,
+        props: &BucketProps,
+        seen: LiveCells,
+        sink: Option<&mut (dyn ValueSink + Send)>,
+    ) -> Result<ObjectView, EngineError> {
+        let context = object::context_of(&seen);
+        let clock = seen.data_type_clock();
+        let last_update = clock.entries().iter().map(|&(actor, time)| Dot { actor, time }).max_by_key(|dot| dot.time);
+        let typed = last_update.map(|dot| TypedContent { dot, data_type: data_type_of(name, props) });
+        if let (Some(typed), Some(sink)) = (&typed, sink) {
+            // Read after the context: it may be newer than that, but never older, so the context covers nothing unseen.
+            let content = self.inner.store.open_content(name, Path::root(), None).await?;
+            show(typed.data_type, content.pages, sink).await?;
+        }
+        let mut siblings: Vec<_> = seen.siblings().map(|(dot, content)| (dot, content.clone())).collect();
+        if !props.allow_mult && siblings.len() > 1 {
+            // Left from when the bucket kept siblings: the newest counts, a value before a tombstone (`kv.md` §5.4).
+            siblings.sort_by_key(|(_, content)| (content.modified, !content.deleted));
+            siblings.drain(..siblings.len() - 1);
+        }
+        siblings.sort_by(|(_, a), (_, b)| a.cmp(b));
+        Ok(ObjectView { siblings, typed, context })
+    }
+
     fn notice_tombstones(&self, name: &ObjectName, seen: &LiveCells) {
         if object::is_tombstone(seen) {
             self.reaper.notice(name, object::context_of(seen), self.inner.options.delete_mode);
@@ -186,26 +222,12 @@ impl Engine {
     }
 }
 
-fn view(name: &ObjectName, props: &BucketProps, seen: &LiveCells, with_value: bool) -> Result<ObjectView, EngineError> {
-    let context = object::context_of(seen);
-    let last_update =
-        seen.data_type_clock().entries().iter().map(|&(actor, time)| Dot { actor, time }).max_by_key(|dot| dot.time);
-    let typed = match last_update {
-        None => None,
-        Some(dot) => {
-            let data_type = data_type_of(name, props);
-            let value = with_value.then(|| value::fold(data_type, seen));
-            Some(TypedContent { dot, data_type, value })
-        }
-    };
-    let mut siblings: Vec<_> = seen.siblings().map(|(dot, content)| (dot, content.clone())).collect();
-    if !props.allow_mult && siblings.len() > 1 {
-        // Left from when the bucket kept siblings: the newest counts, a value before a tombstone (`kv.md` §5.4).
-        siblings.sort_by_key(|(_, content)| (content.modified, !content.deleted));
-        siblings.drain(..siblings.len() - 1);
+impl Engine {
+    /// The data type that content in a bucket has, for those who show it beside plain values.
+    pub fn content_data_type(&self, name: &ObjectName) -> Result<DataType, EngineError> {
+        let props = self.inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
+        Ok(data_type_of(name, &props))
     }
-    siblings.sort_by(|(_, a), (_, b)| a.cmp(b));
-    Ok(ObjectView { siblings, typed, context })
 }
 
 /// The data type of an object's content. In the default type there are only the counters of messages 50 to 53.

@@ -9,11 +9,13 @@ pub mod code;
 mod error;
 pub mod generated;
 pub mod map_op;
+pub mod value;
 
 pub use error::{MalformedReason, MessageError};
 
 use code::{Code, Direction};
 use generated::*;
+use value::EncodedReply;
 
 /// A request that Ombak serves.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,6 +218,8 @@ pub enum Reply {
     DtFetch(DtFetchResp),
     /// Code 83.
     DtUpdate(DtUpdateResp),
+    /// Code 81 or 83 with a value that was encoded while it was read.
+    Value(EncodedReply),
 }
 
 impl Reply {
@@ -244,6 +248,7 @@ impl Reply {
             Reply::CounterGet(_) => Code::RpbCounterGetResp,
             Reply::DtFetch(_) => Code::DtFetchResp,
             Reply::DtUpdate(_) => Code::DtUpdateResp,
+            Reply::Value(reply) => reply.code(),
         }
     }
 
@@ -271,6 +276,15 @@ impl Reply {
             Reply::CounterGet(message) => encode(message),
             Reply::DtFetch(message) => encode(message),
             Reply::DtUpdate(message) => encode(message),
+            Reply::Value(reply) => reply.parts().concat().into(),
+        }
+    }
+
+    /// The payload as it is to be written, one part after the other: a large value is not copied behind what precedes it.
+    pub fn encode_parts(&self) -> [Bytes; 2] {
+        match self {
+            Reply::Value(reply) => reply.parts(),
+            other => [other.encode(), Bytes::new()],
         }
     }
 

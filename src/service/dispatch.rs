@@ -26,14 +26,9 @@ pub(super) async fn dispatch(service: &Service, state: &mut ClientState, request
         Request::CounterGet(request) => datatype::counter::get(service, request).await?,
         Request::DtFetch(request) => datatype::fetch::fetch(service, request).await?,
         Request::DtUpdate(request) => datatype::update::update(service, state, request).await?,
-        Request::MapReduce(_) => return Err(unavailable("MapReduce")),
+        Request::MapReduce(request) => return kv::map_reduce::map_reduce(service, request),
         Request::Index(request) => return index::query::query(service, request).await,
         Request::CsBucket(request) => return index::cs_bucket::fold(service, request),
     };
     Ok(Answer::Reply(reply))
-}
-
-/// What this release does not serve is refused, never answered as if it had been done.
-fn unavailable(what: &str) -> Refusal {
-    Refusal::open(format!("{what} is not available in this release of Ombak"))
 }

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::Answer;
-use super::term::{atom, binary};
 use crate::domain::cell::FieldKind;
 use crate::domain::datatype::UpdateError;
 use crate::domain::index::IndexFailure;
 use crate::domain::object::ObjectError;
 use crate::domain::props::Hook;
 use crate::engine::{EngineError, StoreError};
+use crate::erlang::print::{atom, binary};
 use crate::message::generated::RpbErrorResp;
 use crate::message::map_op::MapOpError;
 use crate::message::{MessageError, Reply};
@@ -76,6 +76,8 @@ impl From<EngineError> for Refusal {
             EngineError::Quorum(error) => error.to_string(),
             EngineError::Object(error) => object(&error),
             EngineError::Update(error) => update(&error),
+            EngineError::UpdateLimit(error) => error.to_string(),
+            EngineError::BucketTooLarge { .. } => error.to_string(),
             EngineError::Context(_) => "invalid_context".into(),
             EngineError::Index(error) => {
                 let failures: Vec<_> = error.0.iter().map(index_failure).collect();
@@ -91,6 +93,7 @@ impl From<EngineError> for Refusal {
                 let (operation, bucket) = (operation.name(), bucket.name());
                 format!("Operation type is `{operation}` but  bucket type is `{bucket}`.")
             }
+            EngineError::ValueTooLarge => error.to_string(),
             EngineError::Props(error) => format!("Invalid bucket properties: {error}"),
             EngineError::Timeout => "timeout".into(),
             EngineError::Store(error) => return store(&error),
@@ -130,7 +133,7 @@ fn update(error: &UpdateError) -> String {
     }
 }
 
-fn index_failure(failure: &IndexFailure) -> String {
+pub(super) fn index_failure(failure: &IndexFailure) -> String {
     match failure {
         IndexFailure::UnknownType { name } => format!("{{unknown_field_type,{}}}", binary(name)),
         IndexFailure::Parsing { name, value } => {

@@ -9,13 +9,14 @@ mod dispatch;
 mod error;
 mod index;
 mod kv;
+mod map_reduce_error;
 mod options;
-mod term;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::engine::Engine;
+use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::{MapOpLayout, MapOpLayoutOption};
 use crate::message::{MessageError, Reply, Request};
 
@@ -34,6 +35,8 @@ pub struct ServiceOptions {
     pub map_depth_max: usize,
     /// Partitions of the ring that preflists are computed with.
     pub ring_size: u32,
+    /// The most bytes of a data type's value in a reply, and of what an index query finds where it is no stream.
+    pub reply_size_bytes_max: usize,
     /// Keys in one frame of a key listing.
     pub list_keys_chunk: usize,
     /// Buckets in one frame of a bucket listing.
@@ -42,6 +45,8 @@ pub struct ServiceOptions {
     pub listings: Listings,
     /// Which index queries are allowed.
     pub index_queries: IndexQueries,
+    /// Bounds on MapReduce jobs.
+    pub map_reduce: MapReduceOptions,
 }
 
 /// Which listings are allowed.

@@ -1,14 +1,16 @@
 //! A connection: its buffers, and the loop over its requests.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 
-use crate::frame::{Frame, FrameCodec, FrameError};
+use crate::frame::{self, Frame, FrameCodec, FrameError};
 use crate::message::{Reply, Request};
 use crate::service::{Answer, ClientState, Service, frame_too_large};
 
@@ -18,6 +20,9 @@ const GATHERED_BYTES_MAX: usize = 16 * 1024;
 const READ_BYTES: usize = 8 * 1024;
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a peer may take to notice that nothing more is read from it.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a connection is told once.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +34,10 @@ pub struct SessionOptions {
 /// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// The peer has sent its last byte, or the server is stopping.
+    /// The peer has sent its last byte.
     Closed,
+    /// The server is stopping.
+    Stopped,
     /// What the peer sent leaves no way to go on.
     Refused,
 }
@@ -61,17 +68,37 @@ impl Connection {
     pub(super) async fn run(mut self, stopping: &CancellationToken) -> io::Result<()> {
         let end = self.answer_requests(stopping).await?;
         self.flush().await?;
-        if end == End::Refused {
-            // The peer may still be sending: without this the reset that answers it could overtake our last reply.
-            self.stream.shutdown().await?;
+        match end {
+            End::Closed => Ok(()),
+            End::Stopped if !self.has_unread() => Ok(()),
+            End::Stopped | End::Refused => self.linger().await,
         }
-        Ok(())
+    }
+
+    fn has_unread(&mut self) -> bool {
+        !self.input.is_empty() || self.stream.try_read_buf(&mut self.input).is_ok_and(|read| read > 0)
+    }
+
+    /// Ends a connection whose peer may still be sending. To close it over bytes that nobody reads would reset it, and a
+    /// reset discards the replies that the peer has not taken yet: so what comes is read and dropped, for a while.
+    async fn linger(mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let dropped = timeout(LINGER_TIMEOUT, async {
+            loop {
+                self.input.clear();
+                self.input.reserve(READ_BYTES);
+                if self.stream.read_buf(&mut self.input).await? == 0 {
+                    return Ok(());
+                }
+            }
+        });
+        dropped.await.unwrap_or(Ok(()))
     }
 
     async fn answer_requests(&mut self, stopping: &CancellationToken) -> io::Result<End> {
         loop {
             if stopping.is_cancelled() {
-                return Ok(End::Closed);
+                return Ok(End::Stopped);
             }
             match self.codec.decode(&mut self.input) {
                 Ok(Some(frame)) => {
@@ -81,7 +108,7 @@ impl Connection {
                 }
                 Ok(None) => {
                     self.flush().await?;
-                    if !self.read(stopping).await? {
+                    if !self.read(stopping).await? && !stopping.is_cancelled() {
                         return Ok(End::Closed);
                     }
                 }
@@ -118,24 +145,19 @@ impl Connection {
     }
 
     async fn send(&mut self, reply: &Reply) -> io::Result<()> {
-        let frame = Frame { code: reply.code().number(), payload: reply.encode() };
-        let header = match frame.header() {
-            Ok(header) => header,
-            Err(error) => return Err(io::Error::other(error)),
-        };
-        self.output.extend_from_slice(&header);
-        if frame.payload.len() <= GATHERED_BYTES_MAX {
-            self.output.extend_from_slice(&frame.payload);
-        } else {
-            // Written from where it is: a copy of a large value would cost more than a call.
-            self.flush().await?;
-            self.write(frame.payload).await?;
+        let parts = reply.encode_parts();
+        let header = frame::header(reply.code().number(), parts.iter().map(Bytes::len).sum());
+        self.output.extend_from_slice(&header.map_err(io::Error::other)?);
+        for part in parts {
+            if part.len() <= GATHERED_BYTES_MAX {
+                self.output.extend_from_slice(&part);
+            } else {
+                // Written from where it is: a copy of a large value would cost more than a call.
+                self.flush().await?;
+                self.stream.write_all(&part).await?;
+            }
         }
         if self.output.len() >= GATHERED_BYTES_MAX { self.flush().await } else { Ok(()) }
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.stream.write_all(&bytes).await
     }
 
     async fn flush(&mut self) -> io::Result<()> {

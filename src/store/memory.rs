@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Store, StoreError, StoreFuture, Ticket};
-use crate::domain::cell::{LiveCells, Selection};
+use super::{CellPages, Content, Store, StoreError, StoreFuture, Ticket};
+use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
@@ -73,6 +73,15 @@ fn postings_of(name: &ObjectName, replica: &Replica, range: &IndexRange) -> Vec<
     }
 }
 
+/// What is in memory anyhow is one page.
+struct OnePage(Vec<Cell>);
+
+impl CellPages for OnePage {
+    fn next(&mut self) -> StoreFuture<'_, Vec<Cell>> {
+        ready(std::mem::take(&mut self.0))
+    }
+}
+
 fn ready<'a, T: Send + 'a>(value: T) -> StoreFuture<'a, T> {
     Box::pin(std::future::ready(Ok(value)))
 }
@@ -92,6 +101,17 @@ impl Store for MemoryStore {
 
     fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells> {
         ready(self.inner().objects.get(name).map(|replica| replica.select(selections)).unwrap_or_default())
+    }
+
+    fn open_content<'a>(&'a self, name: &'a ObjectName, path: Path, from: Option<CellKey>) -> StoreFuture<'a, Content> {
+        let inner = self.inner();
+        let select = |selections: &[Selection]| {
+            inner.objects.get(name).map(|replica| replica.select(selections)).unwrap_or_default()
+        };
+        let is_asked_for = |cell: &&Cell| from.as_ref().is_none_or(|from| cell.key >= *from);
+        let cells = select(&[Selection::Subtree(path)]).all().iter().filter(is_asked_for).cloned().collect();
+        let values = select(&Selection::values());
+        ready(Content { values, pages: Box::new(OnePage(cells)) })
     }
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Ticket {

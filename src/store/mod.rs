@@ -27,7 +27,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::domain::cell::{LiveCells, Selection};
+use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
@@ -49,6 +49,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The live cells of an object that are asked for.
     fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells>;
+
+    /// An object's content at or under a path, to be read page by page; without what lies before `from`.
+    fn open_content<'a>(&'a self, name: &'a ObjectName, path: Path, from: Option<CellKey>) -> StoreFuture<'a, Content>;
 
     /// Writes one request's effect.
     fn commit(&self, name: ObjectName, delta: Delta) -> Ticket;
@@ -87,6 +90,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes everything queued durable and stops. Later writes fail.
     fn close(&self);
+}
+
+/// Content that is being read, as one moment shows it however long the reading takes.
+pub struct Content {
+    /// The object's plain values and the presence of its data type, as [`Selection::values`] selects them.
+    pub values: LiveCells,
+    /// The content's live cells.
+    pub pages: Box<dyn CellPages>,
+}
+
+/// Cells that are handed out page by page.
+pub trait CellPages: Send {
+    /// The next cells, in key order and then by actor; none at the end.
+    fn next(&mut self) -> StoreFuture<'_, Vec<Cell>>;
 }
 
 /// Why a store could not do what was asked.

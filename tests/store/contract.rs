@@ -31,6 +31,15 @@ macro_rules! suite {
                 super::$name(&super::open(dir.path())).await;
             })*
         }
+
+        // The usual limits, by which small objects are one row.
+        mod embedded_packed {
+            $(#[tokio::test]
+            async fn $name() {
+                let dir = tempfile::tempdir().unwrap();
+                super::$name(&super::open_packed(dir.path())).await;
+            })*
+        }
     };
 }
 

@@ -369,19 +369,20 @@ impl World {
         self.check().await;
     }
 
-    /// Compares once more after a restart, and then the number of rows: one for the actor, one for the header of each object,
-    /// one for each index entry, and one for each cell where nothing is packed. The sweep leaves nothing else.
+    /// Compares once more after a restart, and then the number of rows: one for the actor, one for the header of each object
+    /// with the presence of its root, one for each index entry, and one for each other cell where nothing is packed. The sweep
+    /// leaves nothing else.
     async fn finish(mut self) {
         self.reopen(true).await;
-        let rows = |known: &Known| {
-            let header = usize::from(!known.replica.is_empty());
-            (header + known.replica.cell_count() + entries_of(known).len()) as u64
-        };
-        let rows: u64 = 1 + self.objects.values().map(rows).sum::<u64>();
+        let mut rows = 1;
+        for known in self.objects.values().filter(|known| !known.replica.is_empty()) {
+            let presence = known.replica.select(&[Selection::Key(presence(&Path::root()))]);
+            rows += 1 + known.replica.cell_count() - presence.all().len() + entries_of(known).len();
+        }
         if self.options.rows.packed_cells_max == 0 {
-            sweep_to(self.store(), rows).await.unwrap();
+            sweep_to(self.store(), rows as u64).await.unwrap();
         } else {
-            sweep_to_at_most(self.store(), rows).await.unwrap();
+            sweep_to_at_most(self.store(), rows as u64).await.unwrap();
         }
         self.check().await;
     }

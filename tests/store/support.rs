@@ -31,6 +31,11 @@ pub fn open(dir: &DirPath) -> EmbeddedStore {
     EmbeddedStore::open(options(dir)).unwrap()
 }
 
+/// A store that packs what is small, as it does by default.
+pub fn open_packed(dir: &DirPath) -> EmbeddedStore {
+    EmbeddedStore::open(EmbeddedOptions { rows: RowLimits::default(), ..options(dir) }).unwrap()
+}
+
 pub fn bytes(bytes: impl AsRef<[u8]>) -> Bytes {
     Bytes::copy_from_slice(bytes.as_ref())
 }

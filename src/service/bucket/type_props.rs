@@ -2,12 +2,12 @@
 
 use super::convert;
 use crate::engine::{EngineError, TypeError};
+use crate::erlang::print::binary;
 use crate::message::Reply;
 use crate::message::generated::{RpbGetBucketResp, RpbGetBucketTypeReq, RpbSetBucketTypeReq};
 use crate::service::Service;
 use crate::service::error::Refusal;
 use crate::service::options::required;
-use crate::service::term::binary;
 
 pub(in crate::service) fn get(service: &Service, request: RpbGetBucketTypeReq) -> Result<Reply, Refusal> {
     let name = required(request.r#type);

@@ -1,6 +1,7 @@
 //! RpbCounterUpdateReq and RpbCounterGetReq: the counters of the default type, older than data types (`datatypes.md` §9).
 
-use crate::domain::datatype::{Operation, Value};
+use crate::domain::datatype::Operation;
+use crate::domain::datatype::value::{Full, Part, ValueSink};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::engine::{EngineError, Fetched, ReadOptions, Update, WriteOptions};
 use crate::message::Reply;
@@ -35,9 +36,10 @@ pub(in crate::service) async fn get(service: &Service, request: RpbCounterGetReq
         ..ReadOptions::default()
     };
     let bucket = service.engine.data_type_bucket(&name.bucket)?;
-    let value = match service.engine.fetch(&name, &bucket, options).await? {
-        Fetched::Found(Value::Counter(value), _) | Fetched::OtherContent(Value::Counter(value)) => Some(value),
-        Fetched::Found(..) | Fetched::OtherContent(_) | Fetched::NotFound => None,
+    let mut sum = Sum::default();
+    let value = match service.engine.fetch(&name, &bucket, options, &mut sum).await? {
+        Fetched::Found(_) | Fetched::OtherContent => Some(sum.0),
+        Fetched::NotFound => None,
     };
     Ok(Reply::CounterGet(RpbCounterGetResp { value }))
 }
@@ -55,10 +57,21 @@ pub(super) async fn increment(
         EngineError::MustAllowMult => Refusal::open("\"Counters require bucket property 'allow_mult=true'\""),
         other => other.into(),
     })?;
-    let update = Update { operation: Operation::Counter(amount), context: None, options, return_value };
-    let updated = service.engine.update(name, &bucket, update).await?;
-    Ok(updated.value.and_then(|(value, _)| match value {
-        Value::Counter(value) => Some(value),
-        Value::Set(_) | Value::GSet(_) | Value::Map(_) | Value::Hll(_) => None,
-    }))
+    let update = Update { operation: Operation::Counter(amount), context: None, options };
+    let mut sum = Sum::default();
+    service.engine.update(name, &bucket, update, return_value.then_some(&mut sum as _)).await?;
+    Ok(return_value.then_some(sum.0))
+}
+
+/// A counter's value, which has one part.
+#[derive(Default)]
+struct Sum(i64);
+
+impl ValueSink for Sum {
+    fn take(&mut self, part: Part<'_>) -> Result<(), Full> {
+        if let Part::Counter(sum) = part {
+            self.0 = sum;
+        }
+        Ok(())
+    }
 }

@@ -5,12 +5,13 @@ use crate::domain::key::{BucketName, ObjectName};
 use crate::engine::{EngineError, Fetched, ReadOptions};
 use crate::message::Reply;
 use crate::message::generated::{DtFetchReq, DtFetchResp};
+use crate::message::value::{EncodedReply, ValueReply};
 use crate::service::Service;
 use crate::service::error::Refusal;
 use crate::service::options::{quorum, timeout};
 
 use super::refusal;
-use super::value::{type_number, value};
+use super::value::{ReplyValue, type_number};
 
 pub(in crate::service) async fn fetch(service: &Service, request: DtFetchReq) -> Result<Reply, Refusal> {
     let (Some(bucket), Some(key), Some(bucket_type)) = (request.bucket, request.key, request.r#type) else {
@@ -33,14 +34,17 @@ pub(in crate::service) async fn fetch(service: &Service, request: DtFetchReq) ->
         notfound_ok: request.notfound_ok,
         timeout: timeout(request.timeout),
     };
-    let (shown, context) = match service.engine.fetch(&name, &bucket, options).await.map_err(refusal)? {
-        Fetched::NotFound => (None, None),
-        Fetched::OtherContent(empty) => (Some(empty), None),
-        Fetched::Found(found, context) => {
+    let mut value = ReplyValue::new(data_type, ValueReply::Fetch, service.options.reply_size_bytes_max);
+    let context = match service.engine.fetch(&name, &bucket, options, &mut value).await.map_err(refusal)? {
+        Fetched::NotFound => {
+            return Ok(Reply::DtFetch(DtFetchResp { context: None, r#type: type_number(data_type), value: None }));
+        }
+        Fetched::OtherContent => None,
+        Fetched::Found(context) => {
             let tells_context = data_type.has_context() && request.include_context != Some(false);
-            let context = tells_context.then(|| context.encode(ObjectIdentity::of(&name)));
-            (Some(found), context)
+            tells_context.then(|| context.encode(ObjectIdentity::of(&name)))
         }
     };
-    Ok(Reply::DtFetch(DtFetchResp { context, r#type: type_number(data_type), value: shown.map(value) }))
+    let head = DtFetchResp { context, r#type: type_number(data_type), value: None };
+    Ok(Reply::Value(EncodedReply::fetch(&head, value.finish())))
 }

@@ -6,8 +6,8 @@ pub(super) mod update;
 pub(super) mod value;
 
 use crate::engine::EngineError;
+use crate::erlang::print::binary;
 use crate::service::error::Refusal;
-use crate::service::term::binary;
 
 /// The error of a data type request whose bucket type is not there, or another one in its usual words.
 fn refusal(error: EngineError, bucket_type: &[u8]) -> Refusal {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::counter::increment;
 use super::refusal;
-use super::value::value;
+use super::value::ReplyValue;
 use crate::domain::cell::{FieldKind, FieldName};
 use crate::domain::context::ObjectIdentity;
 use crate::domain::datatype::{FieldOperation, FieldUpdate, MapOperation, Operation, SetOperation};
@@ -12,8 +12,9 @@ use crate::domain::key::{BucketName, ObjectName};
 use crate::engine::{EngineError, Update, WriteOptions, generate_key};
 use crate::message::Reply;
 use crate::message::generated::map_field::MapFieldType;
-use crate::message::generated::{CounterOp, DtOp, DtUpdateReq, DtUpdateResp, DtValue, SetOp};
+use crate::message::generated::{CounterOp, DtOp, DtUpdateReq, DtUpdateResp, SetOp};
 use crate::message::map_op::{self, MapOp, MapOpOptions};
+use crate::message::value::{EncodedReply, ValueReply};
 use crate::service::error::Refusal;
 use crate::service::options::{quorum, timeout};
 use crate::service::{ClientState, Service};
@@ -55,22 +56,15 @@ pub(in crate::service) async fn update(
     };
     let key = request.key.or_else(|| generated.clone()).unwrap_or_default();
     let name = ObjectName { bucket: bucket_name.clone(), key };
-    let update = Update { operation, context: request.context, options, return_value: return_body };
-    let updated = service.engine.update(&name, &bucket, update).await.map_err(refusal)?;
+    let update = Update { operation, context: request.context, options };
+    let mut value = ReplyValue::new(data_type, ValueReply::Update, service.options.reply_size_bytes_max);
+    let sink = return_body.then_some(&mut value as _);
+    let context = service.engine.update(&name, &bucket, update, sink).await.map_err(refusal)?;
 
-    let reply = DtUpdateResp { key: generated, ..DtUpdateResp::default() };
-    let Some((shown, context)) = updated.value else { return Ok(Reply::DtUpdate(reply)) };
     let tells_context = data_type.has_context() && request.include_context != Some(false);
-    let DtValue { counter_value, set_value, map_value, hll_value, gset_value } = value(shown);
-    Ok(Reply::DtUpdate(DtUpdateResp {
-        context: tells_context.then(|| context.encode(ObjectIdentity::of(&name))),
-        counter_value,
-        set_value,
-        map_value,
-        hll_value,
-        gset_value,
-        ..reply
-    }))
+    let context = context.filter(|_| tells_context).map(|context| context.encode(ObjectIdentity::of(&name)));
+    let reply = DtUpdateResp { key: generated, context, ..DtUpdateResp::default() };
+    Ok(if return_body { Reply::Value(EncodedReply::update(&reply, value.finish())) } else { Reply::DtUpdate(reply) })
 }
 
 /// In the default type there are only the old counters (`datatypes.md` §9.4).

@@ -1,13 +1,14 @@
 //! Data type values as messages.
 
 use bytes::Bytes;
-use prost::Message;
 
-use crate::domain::cell::{FieldKind, FieldName};
-use crate::domain::datatype::{DataType, FieldValue, Value};
+use crate::domain::cell::FieldKind;
+use crate::domain::datatype::DataType;
+use crate::domain::datatype::value::{Full, Part, ValueSink};
+use crate::message::generated::DtFetchResp;
 use crate::message::generated::dt_fetch_resp::DataType as TypeNumber;
 use crate::message::generated::map_field::MapFieldType;
-use crate::message::generated::{DtFetchResp, DtValue, MapEntry, MapField};
+use crate::message::value::{EncodedReply, EncodedValue, ValueEncoder, ValueReply, ValueTooLarge};
 
 /// The number that replies carry for a data type.
 pub(in crate::service) fn type_number(data_type: DataType) -> i32 {
@@ -21,43 +22,52 @@ pub(in crate::service) fn type_number(data_type: DataType) -> i32 {
     number.into()
 }
 
-pub(in crate::service) fn value(value: Value) -> DtValue {
-    let empty = DtValue::default();
-    match value {
-        Value::Counter(counter) => DtValue { counter_value: Some(counter), ..empty },
-        Value::Set(members) => DtValue { set_value: members, ..empty },
-        Value::GSet(members) => DtValue { gset_value: members, ..empty },
-        Value::Hll(estimate) => DtValue { hll_value: Some(estimate), ..empty },
-        Value::Map(fields) => DtValue { map_value: entries(fields), ..empty },
+/// Writes a value into a reply as it is read.
+pub(in crate::service) struct ReplyValue {
+    data_type: DataType,
+    encoder: ValueEncoder,
+}
+
+impl ReplyValue {
+    pub(in crate::service) fn new(data_type: DataType, reply: ValueReply, size_bytes_max: usize) -> Self {
+        Self { data_type, encoder: ValueEncoder::new(reply, size_bytes_max) }
+    }
+
+    pub(in crate::service) fn finish(self) -> EncodedValue {
+        self.encoder.finish()
+    }
+
+    /// What a plain get shows as the value of a data type: bytes that no client interprets in Riak (`datatypes.md` §8,
+    /// K-1). Here they are a DtFetchResp without context, so that whoever wants to can.
+    pub(in crate::service) fn finish_opaque(self) -> Bytes {
+        let head = DtFetchResp { context: None, r#type: type_number(self.data_type), value: None };
+        EncodedReply::fetch(&head, self.encoder.finish()).parts().concat().into()
     }
 }
 
-fn entries(fields: Vec<(FieldName, FieldValue)>) -> Vec<MapEntry> {
-    fields.into_iter().map(|(name, value)| entry(name, value)).collect()
+impl ValueSink for ReplyValue {
+    fn take(&mut self, part: Part<'_>) -> Result<(), Full> {
+        let encoder = &mut self.encoder;
+        let taken = match part {
+            Part::Counter(sum) => encoder.counter(sum),
+            Part::Member(member) if self.data_type == DataType::GSet => encoder.gset_member(member),
+            Part::Member(member) => encoder.set_member(member),
+            Part::Register(value) => encoder.register(value),
+            Part::Flag(enabled) => encoder.flag(enabled),
+            Part::Hll(estimate) => encoder.hll(estimate),
+            Part::FieldStart(field) => encoder.begin_field(&field.name, kind_number(field.kind)),
+            Part::FieldEnd => encoder.end_field(),
+        };
+        taken.map_err(|ValueTooLarge| Full)
+    }
 }
 
-fn entry(name: FieldName, value: FieldValue) -> MapEntry {
-    let kind = match name.kind {
+fn kind_number(kind: FieldKind) -> MapFieldType {
+    match kind {
         FieldKind::Counter => MapFieldType::Counter,
         FieldKind::Set => MapFieldType::Set,
         FieldKind::Register => MapFieldType::Register,
         FieldKind::Flag => MapFieldType::Flag,
         FieldKind::Map => MapFieldType::Map,
-    };
-    let field = MapField { name: Some(name.name), r#type: Some(kind.into()) };
-    let empty = MapEntry { field, ..MapEntry::default() };
-    match value {
-        FieldValue::Counter(counter) => MapEntry { counter_value: Some(counter), ..empty },
-        FieldValue::Set(members) => MapEntry { set_value: members, ..empty },
-        FieldValue::Register(register) => MapEntry { register_value: Some(register), ..empty },
-        FieldValue::Flag(flag) => MapEntry { flag_value: Some(flag), ..empty },
-        FieldValue::Map(fields) => MapEntry { map_value: entries(fields), ..empty },
     }
-}
-
-/// What a plain get shows as the value of a data type: bytes that no client interprets in Riak (`datatypes.md` §8, K-1).
-/// Here they are a DtFetchResp without context, so that whoever wants to can.
-pub(in crate::service) fn opaque_value(data_type: DataType, shown: &Value) -> Bytes {
-    let value = Some(value(shown.clone()));
-    DtFetchResp { context: None, r#type: type_number(data_type), value }.encode_to_vec().into()
 }

@@ -9,15 +9,15 @@ use super::continuation;
 use super::query::{patience, stream_refusal};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
-use crate::engine::{Engine, EngineError, IndexQuery, Postings, ReadOptions};
+use crate::engine::{IndexQuery, Postings, ReadOptions};
+use crate::erlang::print::binary;
 use crate::message::Reply;
 use crate::message::generated::{RpbContent, RpbCsBucketReq, RpbCsBucketResp, RpbGetResp, RpbIndexObject};
 use crate::service::error::Refusal;
-use crate::service::kv::content;
+use crate::service::kv::content::{self, typed_value};
 use crate::service::kv::list_keys::FRAMES_AHEAD;
 use crate::service::kv::name::listing_refusal;
 use crate::service::options::required;
-use crate::service::term::binary;
 use crate::service::{Answer, Service};
 
 /// Keys read at a time, and the most objects of one frame.
@@ -48,14 +48,14 @@ pub(in crate::service) fn fold(service: &Service, request: RpbCsBucketReq) -> Re
     let keys = service.engine.query_index(query, PAGE_MAX);
     let keys = keys.map_err(|error| listing_refusal(error, &bucket.bucket_type))?;
     let objects_max = request.max_results.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
-    let fold = Fold { engine: service.engine.clone(), bucket, keys, objects_max, count: 0, last: None };
+    let fold = Fold { service: service.clone(), bucket, keys, objects_max, count: 0, last: None };
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
     tokio::spawn(fold.run(sender));
     Ok(Answer::Stream(receiver))
 }
 
 struct Fold {
-    engine: Engine,
+    service: Service,
     bucket: BucketName,
     keys: Postings,
     objects_max: Option<usize>,
@@ -77,15 +77,15 @@ impl Fold {
                 ..RpbCsBucketResp::default()
             }),
             Ok(Err(Gone)) => return,
-            Err(error) => stream_refusal(error).into_reply(),
+            Err(refusal) => refusal.into_reply(),
         };
         // A connection that is gone does not want it either.
         let _ = sender.send(end).await;
     }
 
-    async fn send_objects(&mut self, sender: &mpsc::Sender<Reply>) -> Result<Result<(), Gone>, EngineError> {
+    async fn send_objects(&mut self, sender: &mpsc::Sender<Reply>) -> Result<Result<(), Gone>, Refusal> {
         while !self.is_full()
-            && let Some(page) = self.keys.next().await?
+            && let Some(page) = self.keys.next().await.map_err(stream_refusal)?
         {
             let mut objects = Vec::new();
             let mut size_bytes = 0;
@@ -117,13 +117,14 @@ impl Fold {
     }
 
     /// An object as a get shows it; `None` where it has gone since its key was read.
-    async fn object(&self, key: Bytes) -> Result<Option<RpbIndexObject>, EngineError> {
+    async fn object(&self, key: Bytes) -> Result<Option<RpbIndexObject>, Refusal> {
         let name = ObjectName { bucket: self.bucket.clone(), key };
-        let view = self.engine.get(&name, ReadOptions::default(), true).await?;
+        let mut typed_value = typed_value(&self.service, &name)?;
+        let view = self.service.engine.get(&name, ReadOptions::default(), Some(&mut typed_value)).await?;
         if view.is_deleted() {
             return Ok(None);
         }
-        let (content, vclock) = content::to_messages(&name, view, false);
+        let (content, vclock) = content::to_messages(&name, view, typed_value.finish_opaque(), false);
         Ok(Some(RpbIndexObject { key: name.key, object: RpbGetResp { content, vclock, unchanged: None } }))
     }
 

@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use super::continuation;
 use crate::domain::index::{IndexRange, Posting, TermKind};
 use crate::domain::key::BucketName;
-use crate::domain::term_pattern::TermPattern;
+use crate::domain::pattern::Pattern;
 use crate::engine::{EngineError, IndexQuery, Postings};
+use crate::erlang::print::binary;
 use crate::message::Reply;
 use crate::message::generated::rpb_index_req::IndexQueryType;
 use crate::message::generated::{RpbIndexReq, RpbIndexResp, RpbPair};
@@ -17,7 +18,6 @@ use crate::service::error::Refusal;
 use crate::service::kv::list_keys::FRAMES_AHEAD;
 use crate::service::kv::name::listing_refusal;
 use crate::service::options::{required, timeout};
-use crate::service::term::binary;
 use crate::service::{Answer, Service};
 
 /// Postings in one frame of a stream, and in one read of any query.
@@ -36,7 +36,11 @@ pub(in crate::service) async fn query(service: &Service, request: RpbIndexReq) -
     let bucket_type = query.bucket.bucket_type.clone();
     let postings = service.engine.query_index(query, PAGE_MAX);
     let postings = postings.map_err(|error| listing_refusal(error, &bucket_type))?;
-    if streams { Ok(stream(postings, form)) } else { collect(postings, form).await }
+    if streams {
+        Ok(stream(postings, form))
+    } else {
+        collect(postings, form, service.options.reply_size_bytes_max).await
+    }
 }
 
 /// What of the postings the client is shown.
@@ -67,7 +71,7 @@ fn read(request: RpbIndexReq) -> Result<(IndexQuery, Form), Refusal> {
         },
     };
     let pattern = match request.term_regex {
-        Some(regex) => Some(TermPattern::compile(&regex).map_err(|error| {
+        Some(regex) => Some(Pattern::compile(&regex).map_err(|error| {
             let text = format!("Invalid term regular expression {} : {{\"{error}\",0}}", binary(&regex));
             Refusal::open(text)
         })?),
@@ -140,6 +144,12 @@ impl Form {
         }
     }
 
+    /// What a posting takes in a message, but for a few bytes.
+    fn size_bytes(&self, posting: &Posting) -> usize {
+        let term = posting.term.as_ref().filter(|_| self.terms);
+        posting.key.len() + term.map_or(0, |term| term.as_bytes().len())
+    }
+
     /// The token of a page with so many postings. A page that is full has one, even where nothing follows.
     fn continuation(&self, count: usize, last: Option<Posting>) -> Option<Bytes> {
         let Posting { term, key } = last.filter(|_| self.results_max == Some(count))?;
@@ -148,12 +158,16 @@ impl Form {
     }
 }
 
-async fn collect(mut postings: Postings, form: Form) -> Result<Answer, Refusal> {
-    let (mut count, mut last) = (0, None);
+async fn collect(mut postings: Postings, form: Form, size_bytes_max: usize) -> Result<Answer, Refusal> {
+    let (mut count, mut last, mut size_bytes) = (0, None, 0);
     let mut message = RpbIndexResp::default();
     while let Some(page) = postings.next().await? {
         count += page.len();
         last = page.last().cloned();
+        size_bytes += page.iter().map(|posting| form.size_bytes(posting)).sum::<usize>();
+        if size_bytes > size_bytes_max {
+            return Err(Refusal::open("the result is larger than a reply may be: ask for a stream, or for pages"));
+        }
         form.add(&mut message, page);
     }
     message.continuation = form.continuation(count, last);

@@ -10,7 +10,10 @@ use crate::domain::key::ObjectName;
 use crate::domain::object::{Content, Link};
 use crate::engine::{ObjectView, TypedContent};
 use crate::message::generated::{RpbContent, RpbLink, RpbPair};
-use crate::service::datatype::value::opaque_value;
+use crate::message::value::ValueReply;
+use crate::service::Service;
+use crate::service::datatype::value::ReplyValue;
+use crate::service::error::Refusal;
 
 /// The content that a put asks to store. Its vtag and times are the server's to set.
 pub(in crate::service) fn from_message(message: RpbContent) -> Content {
@@ -37,14 +40,15 @@ pub(in crate::service) fn from_message(message: RpbContent) -> Content {
     }
 }
 
-/// The contents and the vclock of an object that is there.
+/// The contents and the vclock of an object that is there, where `typed_value` stands for its data type content.
 pub(in crate::service) fn to_messages(
     name: &ObjectName,
     view: ObjectView,
+    typed_value: Bytes,
     head: bool,
 ) -> (Vec<RpbContent>, Option<Bytes>) {
     let vclock = view.context.encode(ObjectIdentity::of(name));
-    let typed = view.typed.map(|typed| typed_to_message(&typed));
+    let typed = view.typed.map(|typed| typed_to_message(typed, if head { Bytes::new() } else { typed_value }));
     let siblings = view.siblings.into_iter().map(|(dot, content)| to_message(dot, content, head));
     (typed.into_iter().chain(siblings).collect(), Some(vclock))
 }
@@ -70,10 +74,16 @@ fn to_message(dot: Dot, content: Content, head: bool) -> RpbContent {
     }
 }
 
-fn typed_to_message(typed: &TypedContent) -> RpbContent {
+/// Takes the value of data type content for a reply that shows it as plain content.
+pub(in crate::service) fn typed_value(service: &Service, name: &ObjectName) -> Result<ReplyValue, Refusal> {
+    let data_type = service.engine.content_data_type(name)?;
+    Ok(ReplyValue::new(data_type, ValueReply::Fetch, service.options.reply_size_bytes_max))
+}
+
+fn typed_to_message(typed: TypedContent, value: Bytes) -> RpbContent {
     let content_type = format!("application/riak_{}", typed.data_type.name());
     RpbContent {
-        value: typed.value.as_ref().map(|value| opaque_value(typed.data_type, value)).unwrap_or_default(),
+        value,
         content_type: Some(content_type.into()),
         vtag: Some(vtag(typed.dot)),
         ..times(Duration::from_micros(typed.dot.time.0))

@@ -9,6 +9,7 @@ use crate::service::Service;
 use crate::service::error::Refusal;
 use crate::service::options::{quorum, required, timeout};
 
+use super::content::typed_value;
 use super::{content, name};
 
 pub(in crate::service) async fn get(service: &Service, request: RpbGetReq) -> Result<Reply, Refusal> {
@@ -24,7 +25,9 @@ pub(in crate::service) async fn get(service: &Service, request: RpbGetReq) -> Re
         timeout: timeout(request.timeout),
     };
     let head = request.head == Some(true);
-    let view = service.engine.get(&name, options, !head).await?;
+    let mut typed_value = typed_value(service, &name)?;
+    let sink = (!head).then_some(&mut typed_value as _);
+    let view = service.engine.get(&name, options, sink).await?;
 
     let nothing = RpbGetResp::default();
     if view.is_deleted() {
@@ -36,6 +39,6 @@ pub(in crate::service) async fn get(service: &Service, request: RpbGetReq) -> Re
     if request.if_modified.is_some_and(|vclock| vclock == view.context.encode(ObjectIdentity::of(&name))) {
         return Ok(Reply::Get(RpbGetResp { unchanged: Some(true), ..nothing }));
     }
-    let (content, vclock) = content::to_messages(&name, view, head);
+    let (content, vclock) = content::to_messages(&name, view, typed_value.finish_opaque(), head);
     Ok(Reply::Get(RpbGetResp { content, vclock, unchanged: None }))
 }

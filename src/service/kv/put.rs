@@ -11,6 +11,7 @@ use crate::service::Service;
 use crate::service::error::Refusal;
 use crate::service::options::{quorum, timeout};
 
+use super::content::typed_value;
 use super::{content, name};
 
 pub(in crate::service) async fn put(service: &Service, request: RpbPutReq) -> Result<Reply, Refusal> {
@@ -40,9 +41,11 @@ pub(in crate::service) async fn put(service: &Service, request: RpbPutReq) -> Re
         },
         return_view: head || request.return_body == Some(true),
     };
-    let view = service.engine.put(&name, put).await?;
+    let mut typed_value = typed_value(service, &name)?;
+    let sink = (!head).then_some(&mut typed_value as _);
+    let view = service.engine.put(&name, put, sink).await?;
     let (content, vclock) = match view {
-        Some(view) => content::to_messages(&name, view, head),
+        Some(view) => content::to_messages(&name, view, typed_value.finish_opaque(), head),
         None => (Vec::new(), None),
     };
     Ok(Reply::Put(RpbPutResp { content, vclock, key: generated }))

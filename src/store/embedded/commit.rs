@@ -384,8 +384,11 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
             return self.put_sibling(cell);
         }
         let content = *self.header.content.get_or_insert(RowId::of(cell.dot));
-        if !self.header.actors.contains(&cell.dot.actor) {
-            self.header.actors.push(cell.dot.actor);
+        if cell.key.is_root_presence() {
+            return self.header.see(cell.dot);
+        }
+        if self.header.actors.iter().all(|(actor, _)| *actor != cell.dot.actor) {
+            self.header.actors.push((cell.dot.actor, None));
         }
         let row = layout::cell(content, &cell.key, cell.dot.actor);
         let value = record::encode_cell(Some(&row), cell);
@@ -422,7 +425,7 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         let gone: Vec<SiblingEntry> = self.header.siblings.extract_if(.., |sibling| ended(sibling.dot)).collect();
         for sibling in gone {
             if sibling.indexed {
-                let content = rows::content(self.view(), self.header.id, &sibling)?;
+                let content = rows::plain_value(self.view(), self.header.id, &sibling)?;
                 self.ended.extend(content.index_entries());
             }
             self.delete_row(layout::sibling(self.header.id, sibling.slot));
@@ -444,7 +447,7 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
             return Ok(());
         }
         for sibling in self.header.siblings.iter().filter(|sibling| sibling.indexed) {
-            let content = rows::content(self.view(), self.header.id, sibling)?;
+            let content = rows::plain_value(self.view(), self.header.id, sibling)?;
             content.index_entries().for_each(|entry| {
                 ended.remove(&entry);
             });
@@ -457,7 +460,8 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
 
     fn end_element(&mut self, key: &CellKey, context: &CausalContext) -> Result<(), StoreError> {
         let Some(content) = self.header.content else { return Ok(()) };
-        for actor in self.header.actors.clone() {
+        let actors: Vec<_> = self.header.actors.iter().map(|&(actor, _)| actor).collect();
+        for actor in actors {
             let row = layout::cell(content, key, actor);
             if rows::time_at(self.view(), &row)?.is_some_and(|time| context.covers(Dot { actor, time })) {
                 self.delete_row(row.row);
@@ -470,7 +474,13 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
     /// its rows lose their name.
     fn end_subtree(&mut self, path: &Path, context: &CausalContext) -> Result<(), StoreError> {
         let Some(content) = self.header.content else { return Ok(()) };
-        let whole = path.fields().is_empty() && self.ends_content(context)?;
+        let root = path.fields().is_empty();
+        if root {
+            for (actor, presence) in &mut self.header.actors {
+                *presence = presence.filter(|&time| !context.covers(Dot { actor: *actor, time }));
+            }
+        }
+        let whole = root && self.header.presence().next().is_none();
         match self.rows_ended(content, path, (!whole).then_some(context))? {
             Some(rows) => rows.into_iter().for_each(|row| self.delete_row(row)),
             None => {
@@ -486,14 +496,6 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
             self.header.actors.clear();
         }
         Ok(())
-    }
-
-    /// Whether a floor at the root leaves no data type.
-    fn ends_content(&self, context: &CausalContext) -> Result<bool, StoreError> {
-        let root = CellKey { path: Path::root(), element: Element::Presence };
-        let mut live = Vec::new();
-        rows::cells_at(self.view(), &self.header, &root, &mut live)?;
-        Ok(live.iter().all(|cell| context.covers(cell.dot)))
     }
 
     /// The rows under a path that a context ends, or without one all of them; `None` where there are too many rows to look
@@ -528,7 +530,7 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
     /// Raises the floors at a path, of those actors that have cells at all. Whether one of them rose.
     fn put_floors(&mut self, content: RowId, path: &Path, context: &CausalContext) -> Result<bool, StoreError> {
         let mut raised = false;
-        for &actor in &self.header.actors {
+        for &(actor, _) in &self.header.actors {
             let Some(time) = context.time_of(actor) else { continue };
             let row = layout::floor(content, path, actor);
             let stored = rows::time_at(self.batch, &row)?;

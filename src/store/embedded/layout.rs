@@ -206,6 +206,13 @@ pub(super) fn sibling(id: RowId, slot: u32) -> Bytes {
 }
 
 pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
+    let mut bytes = cells(id, key);
+    bytes.extend_from_slice(&actor.0.to_be_bytes());
+    RowKey::of(bytes)
+}
+
+/// What the keys of all actors' cells at a key begin with.
+pub(super) fn cells(id: RowId, key: &CellKey) -> Vec<u8> {
     let mut bytes = subtree(id, &key.path);
     match &key.element {
         Element::Presence => bytes.push(PRESENCE),
@@ -219,8 +226,7 @@ pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
         }
         Element::Sibling(_) => unreachable!("siblings are rows of their own table"),
     }
-    bytes.extend_from_slice(&actor.0.to_be_bytes());
-    RowKey::of(bytes)
+    bytes
 }
 
 pub(super) fn floor(id: RowId, path: &Path, actor: ActorId) -> RowKey {

@@ -9,6 +9,7 @@ mod layout;
 mod packed;
 mod record;
 mod rows;
+mod scan;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -25,8 +26,8 @@ use thiserror::Error;
 
 use self::commit::{Committer, Work, WorkQueue};
 use self::rows::Rows;
-use super::{Store, StoreError, StoreFuture, Ticket};
-use crate::domain::cell::{LiveCells, Selection};
+use super::{Content, Store, StoreError, StoreFuture, Ticket};
+use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
@@ -238,6 +239,15 @@ impl Store for EmbeddedStore {
     // cost more than the read.
     fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells> {
         Box::pin(async move { self.rows.read(name, selections) })
+    }
+
+    fn open_content<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        path: DomainPath,
+        from: Option<CellKey>,
+    ) -> StoreFuture<'a, Content> {
+        Box::pin(async move { self.rows.open_content(name, path, from) })
     }
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Ticket {

@@ -49,6 +49,21 @@ impl PackedRows {
         self.0.iter().map(row).sum()
     }
 
+    /// The rows of a range.
+    pub(super) fn range(&self, range: &Range) -> Vec<(Bytes, Bytes)> {
+        let before = |(key, _): &(Bytes, Bytes)| match &range.start {
+            Bound::Included(start) => key[..].cmp(start) == Ordering::Less,
+            Bound::Excluded(start) => key[..].cmp(start) != Ordering::Greater,
+            Bound::Unbounded => false,
+        };
+        let inside = |(key, _): &&(Bytes, Bytes)| match &range.end {
+            Bound::Included(end) => key[..].cmp(end) != Ordering::Greater,
+            Bound::Excluded(end) => key[..].cmp(end) == Ordering::Less,
+            Bound::Unbounded => true,
+        };
+        self.0[self.0.partition_point(before)..].iter().take_while(inside).cloned().collect()
+    }
+
     pub(super) fn into_rows(self) -> Vec<(Bytes, Bytes)> {
         self.0
     }
@@ -103,18 +118,8 @@ impl View for PackedRows {
     }
 
     fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        let before = |(key, _): &(Bytes, Bytes)| match &range.start {
-            Bound::Included(start) => key[..].cmp(start) == Ordering::Less,
-            Bound::Excluded(start) => key[..].cmp(start) != Ordering::Greater,
-            Bound::Unbounded => false,
-        };
-        let inside = |(key, _): &&(Bytes, Bytes)| match &range.end {
-            Bound::Included(end) => key[..].cmp(end) != Ordering::Greater,
-            Bound::Excluded(end) => key[..].cmp(end) == Ordering::Less,
-            Bound::Unbounded => true,
-        };
-        for (key, value) in self.0[self.0.partition_point(before)..].iter().take_while(inside) {
-            if visit(key.clone(), value.clone())?.is_break() {
+        for (key, value) in self.range(&range) {
+            if visit(key, value)?.is_break() {
                 return Ok(());
             }
         }

@@ -59,8 +59,9 @@ pub(super) struct Header {
     pub(super) content: Option<RowId>,
     /// Floor rows among the content's rows.
     pub(super) floors: u32,
-    /// The actors that ever wrote to the content, so that a cell is found by point reads.
-    pub(super) actors: Vec<ActorId>,
+    /// The actors that ever wrote to the content, so that a cell is found by point reads; each with the time of its presence
+    /// cell at the root, while that is live. Every update writes that cell, and in the header it is on nobody's way.
+    pub(super) actors: Vec<(ActorId, Option<Time>)>,
     /// The plain values, so that they too are found by point reads: a scan would step over every older version of them.
     pub(super) siblings: Vec<SiblingEntry>,
     /// The rows themselves while the object is small.
@@ -103,9 +104,22 @@ impl Header {
         self.content.is_none() && self.siblings.is_empty()
     }
 
+    /// Takes in a presence cell of the root.
+    pub(super) fn see(&mut self, dot: Dot) {
+        match self.actors.iter_mut().find(|(actor, _)| *actor == dot.actor) {
+            Some((_, presence)) => *presence = Some(dot.time),
+            None => self.actors.push((dot.actor, Some(dot.time))),
+        }
+    }
+
+    /// The dots of the root's live presence cells.
+    pub(super) fn presence(&self) -> impl Iterator<Item = Dot> {
+        self.actors.iter().filter_map(|&(actor, time)| Some(Dot { actor, time: time? }))
+    }
+
     pub(super) fn encode(&self, key: &RowKey) -> Bytes {
         let count = |items: usize| u32::try_from(items).expect("a header was built in memory");
-        let mut out = begin(Some(key), 46 + self.actors.len() * 8 + self.siblings.len() * SIBLING_BYTES);
+        let mut out = begin(Some(key), 46 + self.actors.len() * ACTOR_BYTES + self.siblings.len() * SIBLING_BYTES);
         out.put_slice(&self.id.0);
         match self.content {
             None => out.put_u8(0),
@@ -116,8 +130,10 @@ impl Header {
         }
         out.put_u32(self.floors);
         out.put_u32(count(self.actors.len()));
-        for actor in &self.actors {
+        for (actor, presence) in &self.actors {
             out.put_u64(actor.0);
+            out.put_u8(u8::from(presence.is_some()));
+            out.put_u64(presence.unwrap_or_default().0);
         }
         out.put_u32(count(self.siblings.len()));
         for sibling in &self.siblings {
@@ -152,11 +168,18 @@ impl Header {
         let id = take_id(&mut value)?;
         let content = if take_bool(&mut value)? { Some(take_id(&mut value)?) } else { None };
         let floors = value.try_get_u32().ok()?;
-        let actors = value.try_get_u32().ok()? as usize;
-        if value.len() / 8 < actors {
+        let count = value.try_get_u32().ok()? as usize;
+        // A damaged count takes no memory.
+        if value.len() / ACTOR_BYTES < count {
             return None;
         }
-        let actors = value.split_to(actors * 8).chunks_exact(8).map(|mut actor| ActorId(actor.get_u64())).collect();
+        let mut actors = Vec::with_capacity(count);
+        for _ in 0..count {
+            let actor = ActorId(value.try_get_u64().ok()?);
+            let present = take_bool(&mut value)?;
+            let time = Time(value.try_get_u64().ok()?);
+            actors.push((actor, present.then_some(time)));
+        }
         let count = value.try_get_u32().ok()? as usize;
         if value.len() / SIBLING_BYTES < count {
             return None;
@@ -174,6 +197,8 @@ impl Header {
     }
 }
 
+/// Actor, mark, time.
+const ACTOR_BYTES: usize = 8 + 1 + 8;
 /// Dot, slot, marks.
 const SIBLING_BYTES: usize = 16 + 4 + 1;
 const SIBLING_DELETED: u8 = 1;
@@ -436,7 +461,7 @@ mod tests {
         let id = || any::<[u8; 16]>().prop_map(RowId);
         let sibling = (dot(), any::<u32>(), any::<(bool, bool)>());
         let sibling = sibling.prop_map(|(dot, slot, (deleted, indexed))| SiblingEntry { dot, slot, deleted, indexed });
-        let actors = vec(any::<u64>().prop_map(ActorId), 0..4);
+        let actors = vec((any::<u64>().prop_map(ActorId), option::of(any::<u64>().prop_map(Time))), 0..4);
         let parts = (
             id(),
             option::of(id()),

@@ -9,15 +9,16 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 
 use super::engine_error;
-use super::layout::{self, CellRow, RowId, RowKey};
+use super::layout::{self, RowId, RowKey};
 use super::record::{self, Header, SiblingEntry};
+use super::scan::LiveScan;
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
-use crate::domain::object::Content;
-use crate::store::StoreError;
+use crate::domain::object;
+use crate::store::{Content, StoreError};
 
 /// The engine's one key space.
 #[derive(Clone)]
@@ -64,6 +65,12 @@ struct SnapshotView<'a> {
     keyspace: &'a Keyspace,
 }
 
+impl SnapshotView<'_> {
+    fn iter(&self, range: Range) -> fjall::Iter {
+        self.snapshot.range(self.keyspace, (range.start, range.end))
+    }
+}
+
 impl View for SnapshotView<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let value = self.snapshot.get(self.keyspace, key).map_err(engine_error)?;
@@ -71,7 +78,7 @@ impl View for SnapshotView<'_> {
     }
 
     fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        for row in self.snapshot.range(self.keyspace, (range.start, range.end)) {
+        for row in self.iter(range) {
             let (key, value) = row.into_inner().map_err(engine_error)?;
             if visit(Bytes::from(key), Bytes::from(value))?.is_break() {
                 break;
@@ -130,9 +137,25 @@ impl Rows {
     pub(super) fn read(&self, name: &ObjectName, selections: &[Selection]) -> Result<LiveCells, StoreError> {
         let view = self.view();
         match header(&view, &layout::name(name))? {
-            Some(header) => live_cells(&view, &header, selections),
+            Some(header) => live_cells(&view, &header, selections, |range| view.iter(range)),
             None => Ok(LiveCells::default()),
         }
+    }
+
+    /// Opens an object's content at or under a path, and shows its values as of the same moment.
+    pub(super) fn open_content(
+        &self,
+        name: &ObjectName,
+        path: Path,
+        from: Option<CellKey>,
+    ) -> Result<Content, StoreError> {
+        let view = self.view();
+        let name = layout::name(name);
+        let header = header(&view, &name)?.unwrap_or_else(|| Header::new(RowId([0; 16])));
+        let stored = |range| view.iter(range);
+        let values = live_cells(&view, &header, &Selection::values(), stored)?;
+        let pages = LiveScan::new(&view, &header, path, from, stored)?;
+        Ok(Content { values, pages: Box::new(pages) })
     }
 
     pub(super) fn keys(
@@ -380,8 +403,13 @@ pub(super) fn header(view: &dyn View, name: &RowKey) -> Result<Option<Header>, S
     Header::decode(record::open(&name.row, value)?.1).map(Some)
 }
 
-fn live_cells(view: &dyn View, header: &Header, selections: &[Selection]) -> Result<LiveCells, StoreError> {
-    let view = header.rows(view);
+fn live_cells(
+    store: &dyn View,
+    header: &Header,
+    selections: &[Selection],
+    stored: impl Fn(Range) -> fjall::Iter,
+) -> Result<LiveCells, StoreError> {
+    let view = header.rows(store);
     let mut cells = Vec::new();
     for selection in selections {
         match selection {
@@ -389,8 +417,17 @@ fn live_cells(view: &dyn View, header: &Header, selections: &[Selection]) -> Res
                 siblings(view, header, selection, &mut cells)?;
             }
             Selection::Key(key) => cells_at(view, header, key, &mut cells)?,
-            Selection::Subtree(path) => cells_under(view, header, path, &mut cells)?,
+            Selection::Subtree(path) => {
+                let mut scan = LiveScan::new(store, header, path.clone(), None, &stored)?;
+                while let Some(cell) = scan.next_cell()? {
+                    cells.push(cell);
+                }
+            }
         }
+    }
+    let root = CellKey { path: Path::root(), element: Element::Presence };
+    if selections.iter().any(|selection| selection.takes(&root)) {
+        cells.extend(header.presence().map(|dot| Cell { key: root.clone(), dot, payload: Payload::Mark }));
     }
     Ok(LiveCells::new(cells))
 }
@@ -401,14 +438,14 @@ fn siblings(view: &dyn View, header: &Header, selection: &Selection, cells: &mut
         if !selection.takes(&key) {
             continue;
         }
-        let payload = Payload::Content(content(view, header.id, sibling)?);
+        let payload = Payload::Content(plain_value(view, header.id, sibling)?);
         cells.push(Cell { key, dot: sibling.dot, payload });
     }
     Ok(())
 }
 
 /// One plain value that the header lists.
-pub(super) fn content(view: &dyn View, id: RowId, sibling: &SiblingEntry) -> Result<Content, StoreError> {
+pub(super) fn plain_value(view: &dyn View, id: RowId, sibling: &SiblingEntry) -> Result<object::Content, StoreError> {
     let row = layout::sibling(id, sibling.slot);
     let missing = StoreError::Damaged { what: "sibling" };
     let (_, mut value) = record::open(&row, view.get(&row)?.ok_or(missing.clone())?)?;
@@ -422,15 +459,10 @@ pub(super) fn content(view: &dyn View, id: RowId, sibling: &SiblingEntry) -> Res
 }
 
 /// The live cells at one key of the content, one an actor.
-pub(super) fn cells_at(
-    view: &dyn View,
-    header: &Header,
-    key: &CellKey,
-    cells: &mut Vec<Cell>,
-) -> Result<(), StoreError> {
-    let Some(content) = header.content else { return Ok(()) };
+fn cells_at(view: &dyn View, header: &Header, key: &CellKey, cells: &mut Vec<Cell>) -> Result<(), StoreError> {
+    let Some(content) = header.content.filter(|_| !key.is_root_presence()) else { return Ok(()) };
     let floors = floors_above(view, header, content, &key.path)?;
-    for &actor in &header.actors {
+    for &(actor, _) in &header.actors {
         let row = layout::cell(content, key, actor);
         let Some(value) = view.get(&row.row)? else { continue };
         let (_, mut value) = record::open(&row.row, value)?;
@@ -442,42 +474,24 @@ pub(super) fn cells_at(
     Ok(())
 }
 
-fn cells_under(view: &dyn View, header: &Header, path: &Path, cells: &mut Vec<Cell>) -> Result<(), StoreError> {
-    let Some(content) = header.content else { return Ok(()) };
-    let mut floors = floors_above(view, header, content, path)?;
-    let mut found = Vec::new();
-    let prefix = layout::subtree(content, path);
-    view.scan(Range::prefix(layout::scan_prefix(&prefix)), &mut |row, value| {
-        let (key, mut value) = record::open(&row, value)?;
-        let time = record::take_time(&mut value)?;
-        match layout::parse_cell(&key)? {
-            // The scan of a cut prefix meets the rows of other fields too.
-            CellRow::Floor(at, actor) if at.is_within(path) => floors.push(floor_at(at, Dot { actor, time })),
-            CellRow::Cell(key, actor) if key.path.is_within(path) => {
-                let payload = record::decode_payload(&key.element, value)?;
-                found.push(Cell { key, dot: Dot { actor, time }, payload });
-            }
-            _ => {}
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    cells.extend(found.into_iter().filter(|cell| !floors.iter().any(|floor| floor.ends(&cell.key, cell.dot))));
-    Ok(())
-}
-
-fn floor_at(path: Path, dot: Dot) -> Floor {
+pub(super) fn floor_at(path: Path, dot: Dot) -> Floor {
     Floor { target: FloorTarget::Subtree(path), context: CausalContext::from_iter([dot]) }
 }
 
 /// The floors at a path and at every field around it. Most objects have none, and their header says so.
-fn floors_above(view: &dyn View, header: &Header, content: RowId, path: &Path) -> Result<Vec<Floor>, StoreError> {
+pub(super) fn floors_above(
+    view: &dyn View,
+    header: &Header,
+    content: RowId,
+    path: &Path,
+) -> Result<Vec<Floor>, StoreError> {
     let mut floors = Vec::new();
     if header.floors == 0 {
         return Ok(floors);
     }
     for depth in 0..=path.fields().len() {
         let around = Path::from(path.fields()[..depth].to_vec());
-        for &actor in &header.actors {
+        for &(actor, _) in &header.actors {
             if let Some(time) = time_at(view, &layout::floor(content, &around, actor))? {
                 floors.push(floor_at(around.clone(), Dot { actor, time }));
             }

@@ -112,7 +112,7 @@ impl Sweep {
             None => Ended::All,
             Some(header) => {
                 let mut floors = CausalContext::new();
-                for &actor in &header.actors {
+                for &(actor, _) in &header.actors {
                     let floor = layout::floor(self.content, &self.path, actor);
                     if let Some(time) = rows::time_at(batch, &floor)? {
                         floors.see(Dot { actor, time });

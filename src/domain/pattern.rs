@@ -1,4 +1,4 @@
-//! Regular expressions over the terms of an index, matched in time linear in the term (`queries.md` §1.2).
+//! Regular expressions over the terms of an index and over keys, matched in time linear in these (`queries.md` §1.2).
 //!
 //! Riak's are PCRE over bytes. What PCRE has and a linear engine cannot have (look-around, back references) is refused.
 
@@ -18,7 +18,7 @@ const GROUP_DEPTH_MAX: u32 = 64;
 
 /// A compiled pattern. It is found anywhere in a term unless it is anchored.
 #[derive(Clone, Debug)]
-pub struct TermPattern(Regex);
+pub struct Pattern(Regex);
 
 /// A pattern that is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -37,7 +37,7 @@ pub enum PatternError {
     TooLarge,
 }
 
-impl TermPattern {
+impl Pattern {
     /// Compiles a pattern.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &[u8], term: &[u8]) -> bool {
-        TermPattern::compile(pattern).unwrap_or_else(|error| panic!("{error}")).is_match(term)
+        Pattern::compile(pattern).unwrap_or_else(|error| panic!("{error}")).is_match(term)
     }
 
     #[test]
@@ -179,13 +179,13 @@ mod tests {
 
     #[test]
     fn refused_patterns_say_why() {
-        let refused = |pattern: &[u8]| TermPattern::compile(pattern).unwrap_err().to_string();
+        let refused = |pattern: &[u8]| Pattern::compile(pattern).unwrap_err().to_string();
         assert_eq!(refused(b"[abc"), "unclosed character class");
         assert!(refused(b"(?=a)").contains("look-around"));
         assert!(refused(b"\\").contains("incomplete"));
-        assert_eq!(TermPattern::compile(b"((a{1000}){1000}){1000}").unwrap_err(), PatternError::TooLarge);
-        assert_eq!(TermPattern::compile(&[b'a'; PATTERN_BYTES_MAX + 1]).unwrap_err(), PatternError::TooLong);
-        assert!(TermPattern::compile(&[b'('; 1000]).is_err());
+        assert_eq!(Pattern::compile(b"((a{1000}){1000}){1000}").unwrap_err(), PatternError::TooLarge);
+        assert_eq!(Pattern::compile(&[b'a'; PATTERN_BYTES_MAX + 1]).unwrap_err(), PatternError::TooLong);
+        assert!(Pattern::compile(&[b'('; 1000]).is_err());
     }
 
     proptest! {
@@ -197,7 +197,7 @@ mod tests {
             ], 0..24),
             term in proptest::collection::vec(any::<u8>(), 0..16),
         ) {
-            if let Ok(pattern) = TermPattern::compile(&pattern) {
+            if let Ok(pattern) = Pattern::compile(&pattern) {
                 let _ = pattern.is_match(&term);
             }
         }

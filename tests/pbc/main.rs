@@ -1,0 +1,17 @@
+//! The program from outside: bytes on a socket, commands, signals.
+
+mod commands;
+mod contexts;
+mod framing;
+mod idle;
+mod listings;
+mod map_layouts;
+mod objects;
+mod process;
+mod readme;
+mod refusals;
+#[path = "../support/requests.rs"]
+mod requests;
+#[path = "../support/mod.rs"]
+mod support;
+mod vectors;
