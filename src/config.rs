@@ -67,6 +67,10 @@ config_keys! {
         "Whether buckets may be listed as a stream.";
     stream_list_keys_enabled: bool = true,
         "Whether the keys of a bucket may be listed.";
+    secondary_index_enabled: bool = true,
+        "Whether index queries may be answered in one reply.";
+    stream_secondary_index_enabled: bool = true,
+        "Whether index queries may be answered as a stream.";
     frame_size_bytes_max: usize = 128 * 1024 * 1024,
         "Largest frame that is accepted; at least twice object_size_bytes_max, so that an object too large is refused by name.";
     connections_max: usize = 10_000,

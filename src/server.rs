@@ -18,7 +18,7 @@ use crate::domain::object::ObjectLimits;
 use crate::engine::{self, Engine, EngineError, EngineOptions};
 use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::MapOpLayoutOption;
-use crate::service::{Listings, Service, ServiceOptions};
+use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
 use crate::session::{Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError, RowLimits};
@@ -174,6 +174,10 @@ fn service_options(config: &Config) -> ServiceOptions {
             buckets: config.list_buckets_enabled,
             buckets_stream: config.stream_list_buckets_enabled,
             keys: config.stream_list_keys_enabled,
+        },
+        index_queries: IndexQueries {
+            whole: config.secondary_index_enabled,
+            stream: config.stream_secondary_index_enabled,
         },
         map_reduce: MapReduceOptions::default(),
     }

@@ -5,6 +5,7 @@
 pub mod buckets;
 mod clock;
 mod datatypes;
+mod indexes;
 mod listing;
 mod objects;
 mod reaper;
@@ -33,6 +34,7 @@ pub use crate::store::StoreError;
 
 pub use self::buckets::{BucketType, CreateError, TypeError};
 pub use self::datatypes::{DataTypeBucket, Fetched, Update};
+pub use self::indexes::{IndexQuery, Postings};
 pub use self::listing::{ListBuckets, ListKeys};
 pub use self::objects::{DeleteRequest, ObjectView, PutRequest, TypedContent};
 

@@ -108,7 +108,8 @@ impl Engine {
         inner.check_name(name)?;
         check_write(&props, &options)?;
         check_hooks(&props)?;
-        if !props.is_write_once() {
+        content.indexes_unchecked = props.is_write_once();
+        if !content.indexes_unchecked {
             content.indexes = index::normalize(content.indexes)?;
         }
         let context = self.context(name, context.as_deref().unwrap_or_default())?;

@@ -561,7 +561,7 @@ mod tests {
             }
         };
         assert!(matches!(sending(r#"["no-such-type","b"]"#), SendingError::NoSuchType(_)));
-        assert!(matches!(sending(r#"{"bucket":"b","index":"a_bin","key":"x"}"#), SendingError::IndexUnavailable));
+        assert!(matches!(sending(r#"{"bucket":["none","b"],"index":"a_bin","key":"x"}"#), SendingError::NoSuchType(_)));
         assert!(matches!(sending(r#"{"bucket":"b","query":"x"}"#), SendingError::SearchUnavailable));
         assert!(matches!(sending(r#"{"module":"m","function":"f","arg":1}"#), SendingError::Function { .. }));
         assert!(matches!(sending(r#"{"bucket":"b","key_filters":[["nope"]]}"#), SendingError::Filter(_)));

@@ -60,6 +60,13 @@ impl From<MapOpError> for Refusal {
     }
 }
 
+/// The text of a value that an index cannot be asked for. Riak closes the connection after it, which helps nobody.
+impl From<IndexFailure> for Refusal {
+    fn from(failure: IndexFailure) -> Self {
+        Self::open(index_failure(&failure))
+    }
+}
+
 /// The text of a failed operation. A bucket type that is missing reads differently in every family of requests: this is
 /// the text of get, put and delete.
 impl From<EngineError> for Refusal {
