@@ -77,7 +77,7 @@ config_keys! {
         "Connections served at once; further ones wait.";
     key_size_bytes_max: usize = 65_536,
         "Longest key that an object may be stored under, and longest name of a bucket that may be written to.";
-    update_elements_max: usize = 100_000,
+    update_elements_max: usize = 200_000,
         "Members and fields that one update of a data type may name, those of nested maps included.";
     member_size_bytes_max: usize = 1024 * 1024,
         "Longest member that may be added to a set, gset or hll.";
