@@ -244,7 +244,7 @@ impl<'de> Visitor<'de> for UniqueNamesVisitor {
 }
 
 /// `NAME_KIND`: the last suffix decides, so a register may be called `my_set`.
-fn parse_field(text: &str) -> Result<Field> {
+pub(super) fn parse_field(text: &str) -> Result<Field> {
     let found = FIELD_SUFFIXES.iter().find_map(|(suffix, kind)| Some((text.strip_suffix(suffix)?, *kind)));
     let Some((name, kind)) = found else {
         let reason = format!("`{text}` does not end in _counter, _set, _register, _flag or _map");
@@ -297,18 +297,19 @@ pub(super) fn value(value: &Value) -> Json {
     }
 }
 
-fn map_value(fields: &[(Field, FieldValue)]) -> Json {
-    let fields = fields.iter().map(|(field, value)| {
-        let value = match value {
-            FieldValue::Counter(number) => json!(number),
-            FieldValue::Set(members) => member_list(members),
-            FieldValue::Register(value) => bytes(value),
-            FieldValue::Flag(value) => json!(value),
-            FieldValue::Map(fields) => map_value(fields),
-        };
-        (field_name(field), value)
-    });
-    Json::Object(fields.collect())
+pub(super) fn map_value(fields: &[(Field, FieldValue)]) -> Json {
+    Json::Object(fields.iter().map(|(field, value)| (field_name(field), field_value(value))).collect())
+}
+
+/// The value of a map's field.
+pub(super) fn field_value(value: &FieldValue) -> Json {
+    match value {
+        FieldValue::Counter(number) => json!(number),
+        FieldValue::Set(members) => member_list(members),
+        FieldValue::Register(value) => bytes(value),
+        FieldValue::Flag(value) => json!(value),
+        FieldValue::Map(fields) => map_value(fields),
+    }
 }
 
 fn member_list(members: &[Vec<u8>]) -> Json {

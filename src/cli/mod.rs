@@ -3,11 +3,13 @@
 //! Knows the client, the control messages and the configuration.
 //! Must not know the engine, the domain or stores.
 
+mod bench;
 mod bucket_type;
 mod config_show;
 mod del;
 mod fetch;
 mod get;
+mod inspect;
 mod json;
 mod put;
 mod status;
@@ -67,6 +69,8 @@ pub enum AskCommand {
     /// Create, activate, change and list bucket types of the running server
     #[command(subcommand)]
     BucketType(bucket_type::BucketTypeCommand),
+    /// Put load on a server that speaks the protocol, and measure it
+    Bench(bench::BenchArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
@@ -82,6 +86,8 @@ pub enum AskCommand {
     Fetch(fetch::FetchArgs),
     /// Change a counter, set, gset, hll or map
     Update(update::UpdateArgs),
+    /// Read a part of a data type: a member, a field, a count, a range; or an object's causal state
+    Inspect(inspect::InspectArgs),
 }
 
 /// Flags of `serve`. They win over the environment and the file.
@@ -189,6 +195,7 @@ impl Cli {
 pub async fn run(command: &AskCommand, effective: &Effective) -> Result<Outcome, CliError> {
     let config = &effective.config;
     match command {
+        AskCommand::Bench(args) => bench::run(args, config).await,
         AskCommand::BucketType(command) => bucket_type::run(command, &config.data_dir).await,
         AskCommand::Config(command) => Ok(config_show::run(command, effective)),
         AskCommand::Status => status::run(&config.data_dir).await,
@@ -197,6 +204,7 @@ pub async fn run(command: &AskCommand, effective: &Effective) -> Result<Outcome,
         AskCommand::Del(args) => del::run(args, config).await,
         AskCommand::Fetch(args) => fetch::run(args, config).await,
         AskCommand::Update(args) => update::run(args, config).await,
+        AskCommand::Inspect(args) => inspect::run(args, &config.data_dir).await,
     }
 }
 
@@ -271,6 +279,9 @@ mod tests {
             &["bucket-type", "activate"],
             &["bucket-type", "status"],
             &["config"],
+            &["inspect", "sets/b", "k"],
+            &["inspect", "sets/b", "k", "is-member"],
+            &["inspect", "sets/b", "k", "members", "--limit", "0"],
             &["frobnicate"],
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line:?}");

@@ -13,27 +13,34 @@ use super::CliError;
 use crate::client::Client;
 use crate::config::Config;
 
-/// The server and the object that a data command is about. Names may be any bytes.
+/// The server and the object that a data command is about.
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// Bucket type and bucket, or a bucket of the type `default`
-    #[arg(value_name = "TYPE/BUCKET")]
-    bucket: OsString,
-    /// Key of the object
-    key: OsString,
+    #[command(flatten)]
+    object: ObjectArgs,
     /// Server to talk to [default: the first address of pbc_listen]
     #[arg(long, value_name = "HOST:PORT")]
     host: Option<String>,
 }
 
-/// The object that a target names.
+/// The object that a command is about. Names may be any bytes.
+#[derive(Debug, Args)]
+pub(super) struct ObjectArgs {
+    /// Bucket type and bucket, or a bucket of the type `default`
+    #[arg(value_name = "TYPE/BUCKET")]
+    bucket: OsString,
+    /// Key of the object
+    key: OsString,
+}
+
+/// The object that arguments name.
 pub(super) struct ObjectName {
     pub(super) bucket_type: Bytes,
     pub(super) bucket: Bytes,
     pub(super) key: Bytes,
 }
 
-impl Target {
+impl ObjectArgs {
     /// The first slash divides type and bucket.
     pub(super) fn object(&self) -> Result<ObjectName, CliError> {
         let text = self.bucket.as_bytes();
@@ -52,13 +59,23 @@ impl Target {
             key: Bytes::copy_from_slice(self.key.as_bytes()),
         })
     }
+}
+
+impl Target {
+    pub(super) fn object(&self) -> Result<ObjectName, CliError> {
+        self.object.object()
+    }
 
     pub(super) async fn connect(&self, config: &Config) -> Result<Client, CliError> {
-        let address = match &self.host {
-            Some(host) => host.clone(),
-            None => connectable(config.pbc_listen.first().map_or("", String::as_str)),
-        };
-        Ok(Client::connect(&address).await?)
+        Ok(Client::connect(&address(self.host.as_deref(), config)).await?)
+    }
+}
+
+/// Where the server is: as the command says, else as the configuration does.
+pub(super) fn address(host: Option<&str>, config: &Config) -> String {
+    match host {
+        Some(host) => host.to_owned(),
+        None => connectable(config.pbc_listen.first().map_or("", String::as_str)),
     }
 }
 
@@ -102,8 +119,8 @@ mod tests {
     use super::*;
 
     fn object(bucket: &str, key: &str) -> Result<(Bytes, Bytes, Bytes), String> {
-        let target = Target { bucket: bucket.into(), key: key.into(), host: None };
-        match target.object() {
+        let object = ObjectArgs { bucket: bucket.into(), key: key.into() };
+        match object.object() {
             Ok(name) => Ok((name.bucket_type, name.bucket, name.key)),
             Err(error) => Err(error.to_string()),
         }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Inspected, Inspection};
+
 /// Raised when a message changes its meaning, so that a server and a command of two releases refuse each other.
 pub(super) const VERSION: u32 = 1;
 
@@ -37,6 +39,11 @@ pub enum ControlRequest {
     BucketTypeList,
     /// Whether the server lives, and since when.
     Status,
+    /// A part of an object.
+    Inspect {
+        /// Which one.
+        inspection: Inspection,
+    },
 }
 
 /// What the server answers.
@@ -85,6 +92,11 @@ pub enum ControlReply {
         process_id: u32,
         /// How long it has been running.
         uptime_ms: u64,
+    },
+    /// What was found of an object.
+    Inspected {
+        /// That.
+        found: Inspected,
     },
     /// The request was not understood or could not be carried out.
     Failed {
@@ -158,6 +170,9 @@ pub(super) fn decode<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Result<T, Str
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
+    use super::super::{InspectedField, InspectedKind, Question, WireBytes};
     use super::*;
 
     #[test]
@@ -172,6 +187,7 @@ mod tests {
     fn every_request_survives_the_round_trip() {
         let name = || "maps".to_owned();
         let props = || r#"{"props":{}}"#.to_owned();
+        let bytes = |bytes: &'static [u8]| WireBytes(Bytes::from_static(bytes));
         for request in [
             ControlRequest::BucketTypeCreate { name: name(), props_json: Some(props()) },
             ControlRequest::BucketTypeActivate { name: name() },
@@ -179,6 +195,15 @@ mod tests {
             ControlRequest::BucketTypeStatus { name: name() },
             ControlRequest::BucketTypeList,
             ControlRequest::Status,
+            ControlRequest::Inspect {
+                inspection: Inspection {
+                    bucket_type: bytes(b"maps"),
+                    bucket: bytes(b""),
+                    key: bytes(b"\xff\n"),
+                    path: vec![InspectedField { name: bytes(b"\0"), kind: InspectedKind::Map }],
+                    question: Question::Members { from: Some(bytes(b"m")), limit: 1 },
+                },
+            },
         ] {
             assert_eq!(decode::<ControlRequest>(&encode(&request).unwrap()), Ok(request));
         }

@@ -1,9 +1,11 @@
-//! The server's unix-domain socket in its data directory: bucket types and status, one JSON line each way.
-//! Knows what an administrator can ask, and that somebody answers ([`BucketTypeAdmin`]).
+//! The server's unix-domain socket in its data directory: bucket types, status and parts of objects, one JSON line each
+//! way.
+//! Knows what an administrator can ask, and that somebody answers ([`BucketTypeAdmin`], [`Inspector`]).
 //! Must not know the wire protocol of clients, sessions or stores.
 
 mod bucket_types;
 mod client;
+mod inspect;
 mod message;
 mod props;
 mod server;
@@ -13,6 +15,10 @@ use std::path::PathBuf;
 
 pub use bucket_types::EngineAdmin;
 pub use client::request;
+pub use inspect::{
+    Inspected, InspectedDot, InspectedField, InspectedKind, InspectedPart, InspectedSibling, InspectedState,
+    Inspection, Inspector, MEMBERS_MAX, Question, WireBytes,
+};
 pub use message::{BucketTypeEntry, BucketTypeState, ControlReply, ControlRequest, PropsProblem};
 pub use props::parse_props;
 pub use server::{ActivateRefusal, BucketTypeAdmin, BucketTypeStatus, ChangeRefusal, ControlServer};

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::message::{decode, encode};
 use super::socket::{Line, bind, read_line};
 use super::{
-    BucketTypeEntry, BucketTypeState, ControlError, ControlReply, ControlRequest, LINE_SIZE_BYTES_MAX, SOCKET_NAME,
-    parse_props,
+    BucketTypeEntry, BucketTypeState, ControlError, ControlReply, ControlRequest, Inspector, LINE_SIZE_BYTES_MAX,
+    SOCKET_NAME, parse_props,
 };
 
 /// Administrators are few; more connections than this are a fault, and wait.
@@ -87,7 +87,7 @@ impl ControlServer {
     }
 
     /// Answers until `shutdown`, then finishes the requests in work and removes the socket.
-    pub async fn serve<A: BucketTypeAdmin>(self, admin: Arc<A>, shutdown: CancellationToken) {
+    pub async fn serve<A: BucketTypeAdmin + Inspector>(self, admin: Arc<A>, shutdown: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let started = Instant::now();
         let mut connections = JoinSet::new();
@@ -126,7 +126,7 @@ impl ControlServer {
 }
 
 /// One connection: a reply a line, until the peer closes or sends what has no next line.
-async fn converse<A: BucketTypeAdmin>(
+async fn converse<A: BucketTypeAdmin + Inspector>(
     stream: UnixStream,
     answer: &Answer<A>,
     shutdown: &CancellationToken,
@@ -168,7 +168,7 @@ struct Answer<A> {
     started: Instant,
 }
 
-impl<A: BucketTypeAdmin> Answer<A> {
+impl<A: BucketTypeAdmin + Inspector> Answer<A> {
     async fn to(&self, request: ControlRequest) -> ControlReply {
         let reply = match request {
             ControlRequest::BucketTypeCreate { name, props_json } => self.create(&name, props_json.as_deref()).await,
@@ -177,6 +177,9 @@ impl<A: BucketTypeAdmin> Answer<A> {
             ControlRequest::BucketTypeStatus { name } => self.status(&name).await,
             ControlRequest::BucketTypeList => self.list().await,
             ControlRequest::Status => Ok(self.server_status()),
+            ControlRequest::Inspect { inspection } => {
+                self.admin.inspect(inspection).await.map(|found| ControlReply::Inspected { found })
+            }
         };
         reply.unwrap_or_else(failed)
     }
@@ -255,7 +258,7 @@ mod tests {
 
     use tokio::task::JoinHandle;
 
-    use super::super::{PropsProblem, request};
+    use super::super::{Inspected, Inspection, PropsProblem, request};
     use super::*;
 
     /// Types by name, with whether they are active. Refuses the property `bad`.
@@ -303,6 +306,12 @@ mod tests {
                     Ok(())
                 }
             }
+        }
+    }
+
+    impl Inspector for Types {
+        async fn inspect(&self, inspection: Inspection) -> Result<Inspected, String> {
+            Err(format!("nothing at {:?}", inspection.key))
         }
     }
 

@@ -105,12 +105,11 @@ impl Engine {
         let PutRequest { mut content, context, condition, options, return_view } = request;
         let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
         check_consistent(&props)?;
-        if name.key.len() > inner.options.key_size_bytes_max {
-            return Err(EngineError::KeyTooLarge { bytes_max: inner.options.key_size_bytes_max });
-        }
+        inner.check_name(name)?;
         check_write(&props, &options)?;
         check_hooks(&props)?;
-        if !props.is_write_once() {
+        content.indexes_unchecked = props.is_write_once();
+        if !content.indexes_unchecked {
             content.indexes = index::normalize(content.indexes)?;
         }
         let context = self.context(name, context.as_deref().unwrap_or_default())?;

@@ -4,6 +4,7 @@ mod commands;
 mod contexts;
 mod framing;
 mod idle;
+mod inspect;
 mod listings;
 mod map_layouts;
 mod objects;

@@ -1,6 +1,11 @@
-//! Objects of very many members and fields: what operations on them cost, in rows.
+//! Objects of very many members and fields: what operations on them cost, and what they leave behind.
 
 mod churn;
 mod counts;
+mod fetch;
+#[path = "../support/requests.rs"]
+mod requests;
+#[path = "../support/mod.rs"]
+mod support;
 #[path = "../support/workbench.rs"]
 mod workbench;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ombak::domain::cell::{FieldKind, FieldName, Path};
+use ombak::domain::datatype::limits::UpdateLimits;
 use ombak::domain::datatype::value::{Value, ValueBuilder};
 use ombak::domain::datatype::{DataType, FieldOperation, FieldUpdate, MapOperation, Operation, SetOperation};
 use ombak::domain::dot::ActorId;
@@ -35,6 +36,11 @@ impl Workbench {
             object_limits: no_limits,
             object_warnings: no_limits,
             key_size_bytes_max: 65_536,
+            update_limits: UpdateLimits {
+                elements_max: usize::MAX,
+                member_size_bytes_max: usize::MAX,
+                field_name_size_bytes_max: usize::MAX,
+            },
             n_val_default: 3,
             create_default_types: true,
             request_timeout_default: Duration::from_secs(60),
