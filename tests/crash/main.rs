@@ -5,6 +5,7 @@ mod requests;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -181,5 +182,95 @@ fn nothing_acknowledged_is_lost_and_nothing_is_doubled() {
         expect_between(&format!("round {round}, shared counter"), counter_value(&mut connection, SHARED), shared[0]);
         expect_between(&format!("round {round}, shared map"), map_value(&mut connection, SHARED), shared[1]);
         assert_eq!(map_fields(&mut connection, "profile"), profile, "round {round}");
+    }
+}
+
+const SET_CONNECTIONS: usize = 64;
+
+/// What the surroundings say, so that the same test runs for long by hand: `tests/crash/long.sh`.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// Adds members to the one set until the server is gone. Returns the numbers of the first that was not sent and of the
+/// first that was not acknowledged.
+fn add_until_killed(address: SocketAddr, connection: usize, first: u64, replies: &AtomicU64) -> (u64, u64) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut sent, mut acknowledged) = (first, first);
+    loop {
+        let request = update("sets", "one", set(&[&member_name(connection, sent)], &[]));
+        sent += 1;
+        let mut reply = [0; DONE.len()];
+        let written = stream.write_all(&frame(request.code().number(), &request.encode()));
+        if written.is_err() || stream.read_exact(&mut reply).is_err() {
+            return (sent, acknowledged);
+        }
+        assert_eq!(reply, DONE);
+        acknowledged = sent;
+        replies.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn member_name(connection: usize, number: u64) -> String {
+    format!("{connection:02}-{number:08}")
+}
+
+#[test]
+fn no_acknowledged_member_of_one_set_is_lost() {
+    let rounds = setting("OMBAK_CRASH_ROUNDS", 2);
+    let round_length = Duration::from_secs(setting("OMBAK_CRASH_SECONDS", 1));
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut server = Server::start_on(&data, &[]);
+    // For each connection the numbers of those members that must be there, and of the next one to send.
+    let mut present: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); SET_CONNECTIONS];
+    let mut next = [0; SET_CONNECTIONS];
+
+    for round in 1..=rounds {
+        let replies = AtomicU64::new(0);
+        let address = server.address;
+        let started = Instant::now();
+        let sent: Vec<(u64, u64)> = thread::scope(|scope| {
+            let clients: Vec<_> = (0..SET_CONNECTIONS)
+                .map(|connection| {
+                    let (replies, first) = (&replies, next[connection]);
+                    scope.spawn(move || add_until_killed(address, connection, first, replies))
+                })
+                .collect();
+            while started.elapsed() < round_length || replies.load(Ordering::Relaxed) < REPLIES_MIN {
+                thread::sleep(Duration::from_millis(1));
+            }
+            server.kill();
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+
+        server = Server::start_on(&data, &[]);
+        let found = match server.connect().ask(&fetch("sets", "one")) {
+            Reply::DtFetch(reply) => reply.value.unwrap().set_value,
+            reply => panic!("{reply:?}"),
+        };
+        assert!(found.is_sorted_by(|a, b| a < b), "round {round}: a member is there twice, or out of order");
+        let mut numbers = vec![BTreeSet::new(); SET_CONNECTIONS];
+        for member in &found {
+            let (connection, number) = text(member).split_once('-').map(|(c, n)| (c.parse(), n.parse())).unwrap();
+            let connection: usize = connection.unwrap();
+            numbers[connection].insert(number.unwrap());
+        }
+        for (connection, &(sent, acknowledged)) in sent.iter().enumerate() {
+            present[connection].extend(next[connection]..acknowledged);
+            let lost: Vec<_> = present[connection].difference(&numbers[connection]).collect();
+            assert!(lost.is_empty(), "round {round}, connection {connection}: {lost:?} are lost");
+            let never_sent = numbers[connection].iter().find(|&&number| number >= sent);
+            assert_eq!(never_sent, None, "round {round}, connection {connection}");
+            // Whether the one in flight was stored is known now, and must not change any more.
+            present[connection] = std::mem::take(&mut numbers[connection]);
+            next[connection] = sent;
+        }
+        println!(
+            "round {round}: {} adds acknowledged, {} members are there, none is lost",
+            replies.load(Ordering::Relaxed),
+            found.len(),
+        );
     }
 }
