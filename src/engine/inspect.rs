@@ -241,3 +241,104 @@ async fn next_page(pages: &mut Box<dyn CellPages>) -> Result<Option<Vec<Cell>>, 
     let page = pages.next().await?;
     Ok((!page.is_empty()).then_some(page))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::cell::{FieldName, Payload};
+    use crate::domain::datatype::limits::UpdateLimits;
+    use crate::domain::datatype::value::{Value, ValueBuilder};
+    use crate::domain::delta::Delta;
+    use crate::domain::dot::{ActorId, Time};
+    use crate::domain::key::BucketName;
+    use crate::domain::object::ObjectLimits;
+    use crate::engine::{DeleteMode, EngineOptions};
+    use crate::store::Store;
+    use crate::store::memory::MemoryStore;
+
+    fn name() -> ObjectName {
+        let bucket = BucketName::new(Some("maps".into()), "b".into());
+        ObjectName { bucket, key: "k".into() }
+    }
+
+    fn path(name: &'static str, kind: FieldKind) -> Path {
+        Path::root().child(FieldName { name: name.into(), kind })
+    }
+
+    /// A map whose set field two actors have written to, as after a merge.
+    async fn engine() -> Engine {
+        let store = Arc::new(MemoryStore::new(ActorId(1)));
+        let limits = ObjectLimits { siblings_max: 1, object_size_bytes_max: 1 };
+        let options = EngineOptions {
+            delete_mode: DeleteMode::Keep,
+            object_limits: limits,
+            key_size_bytes_max: 100,
+            update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
+            object_warnings: limits,
+            n_val_default: 3,
+            create_default_types: true,
+            request_timeout_default: Duration::from_secs(1),
+        };
+        for (actor, members) in [(1, ["a", "b"]), (2, ["b", "c"])] {
+            let dot = Dot { actor: ActorId(actor), time: Time(actor) };
+            let at = |path: Path, element| Cell { key: CellKey { path, element }, dot, payload: Payload::Mark };
+            let set = path("s", FieldKind::Set);
+            let mut puts = vec![at(Path::root(), Element::Presence), at(set.clone(), Element::Presence)];
+            puts.extend(members.map(|member| at(set.clone(), Element::Member(member.into()))));
+            store.commit(name(), Delta { dot, puts, floors: vec![] }).durable().await.unwrap();
+        }
+        Engine::start(store, options).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_several_actors_wrote_counts_once() {
+        let engine = engine().await;
+        let set = path("s", FieldKind::Set);
+        assert_eq!(engine.count(&name(), &set).await.unwrap(), 3);
+        assert_eq!(engine.count(&name(), &Path::root()).await.unwrap(), 1);
+        let ask = |from: Option<&'static str>, count_max, size_bytes_max| {
+            let range = MemberRange { from: from.map(Bytes::from), count_max, size_bytes_max };
+            let (engine, set) = (&engine, &set);
+            async move { engine.members(&name(), set, range).await }
+        };
+        let members = |members: &[&'static str], next: Option<&'static str>| Members {
+            members: members.iter().map(|&member| member.into()).collect(),
+            next: next.map(Bytes::from),
+        };
+        assert_eq!(ask(None, 9, 9).await.unwrap(), members(&["a", "b", "c"], None));
+        assert_eq!(ask(None, 2, 9).await.unwrap(), members(&["a", "b"], Some("c")));
+        assert_eq!(ask(None, 9, 1).await.unwrap(), members(&["a"], Some("b")));
+        assert_eq!(ask(Some("aa"), 1, 9).await.unwrap(), members(&["b"], Some("c")));
+        assert_eq!(ask(Some("d"), 9, 9).await.unwrap(), Members::default());
+        assert!(matches!(ask(None, 9, 0).await, Err(InspectError::Engine(EngineError::ValueTooLarge))));
+        let mut value = ValueBuilder::new(DataType::Set);
+        assert_eq!(engine.value_at(&name(), &set, &mut value).await.unwrap(), Kind::Field(FieldKind::Set));
+        assert_eq!(value.finish(), Value::Set(vec!["a".into(), "b".into(), "c".into()]));
+        assert!(engine.is_member(&name(), &set, &"b".into()).await.unwrap());
+        assert!(!engine.is_member(&name(), &set, &"d".into()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_state_tells_every_actor() {
+        let state = engine().await.causal_state(&name()).await.unwrap();
+        let dot = |actor| Dot { actor: ActorId(actor), time: Time(actor) };
+        assert_eq!(state.data_type_clock, CausalContext::from_iter([dot(1), dot(2)]));
+        assert_eq!((&state.context, state.siblings.len()), (&state.data_type_clock, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_told_from_what_cannot_be_asked() {
+        let engine = engine().await;
+        let other = ObjectName { key: "other".into(), ..name() };
+        assert!(matches!(engine.count(&other, &Path::root()).await, Err(InspectError::NotFound)));
+        let set = path("s", FieldKind::Set);
+        let inside = set.child(FieldName { name: "s".into(), kind: FieldKind::Set });
+        assert!(matches!(engine.count(&name(), &inside).await, Err(InspectError::NotAMap)));
+        let missing = path("t", FieldKind::Set);
+        assert!(matches!(engine.count(&name(), &missing).await, Err(InspectError::NoSuchField)));
+        assert!(matches!(engine.is_member(&name(), &Path::root(), &"a".into()).await, Err(InspectError::NotASet)));
+    }
+}

@@ -9,7 +9,6 @@ use ombak::domain::cell::{Cell, CellKey, Floor, LiveCells, Path, Selection};
 use ombak::domain::context::CausalContext;
 use ombak::domain::delta::Delta;
 use ombak::domain::dot::{Dot, Time};
-use ombak::domain::key::ObjectName;
 use ombak::domain::replica::Replica;
 use ombak::store::Store;
 use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowLimits};
@@ -22,7 +21,6 @@ const STRIDE_BYTES: u64 = 101;
 /// One object that changes over from packed to spread, loses a field that is swept in many steps, grows while it is swept,
 /// ends whole, and begins anew.
 struct History {
-    name: ObjectName,
     replica: Replica,
     time: u64,
 }
@@ -90,7 +88,7 @@ fn options_at(dir: &DirPath) -> EmbeddedOptions {
 async fn a_crash_at_any_write_leaves_every_object_whole() {
     let dir = tempfile::tempdir().unwrap();
     let name = object("k");
-    let steps = History { name: name.clone(), replica: Replica::default(), time: 0 }.steps();
+    let steps = History { replica: Replica::default(), time: 0 }.steps();
     let store = EmbeddedStore::open(options_at(dir.path())).unwrap();
     let journal = journal_of(&dir.path().join("data"));
     // Where the journal ended when so many steps had been acknowledged. Sweep steps may lie before and behind it.
