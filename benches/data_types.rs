@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion};
 use ombak::domain::cell::{FieldKind, Path};
 use ombak::domain::datatype::DataType;
-use ombak::domain::datatype::value::ValueBuilder;
+use ombak::domain::datatype::value::{Value, ValueBuilder};
 use ombak::domain::key::ObjectName;
 use ombak::message::Reply;
 use ombak::store::embedded::{Durability, EmbeddedOptions};
@@ -236,6 +236,31 @@ fn churn() {
         bench.update(&name, remove([number(pair)].into_iter()));
     }
     println!("all removed: read in {:?}, {} KiB on disk", reading(&bench), disk(dir.path()) / 1024);
+
+    // A large set that shrinks to almost nothing, by single removes of its own members and not by a field's.
+    let name = object("sets", "shrunk");
+    bench.grow_set(&name, PAIRS);
+    for first in (10..PAIRS).step_by(1_000) {
+        bench.update(&name, remove((first..PAIRS.min(first + 1_000)).map(number)));
+    }
+    let started = Instant::now();
+    let members = bench.fetch(&name, DataType::Set);
+    let first = started.elapsed();
+    let kib = disk(dir.path()) / 1024;
+    println!("a million members but {}: read in {first:?}, {kib} KiB on disk", size_of(&members));
+    let best = (0..5).map(|_| {
+        let started = Instant::now();
+        black_box(bench.fetch(&name, DataType::Set));
+        started.elapsed()
+    });
+    println!("  and again in {:?}", best.min().unwrap());
+}
+
+fn size_of(value: &Value) -> usize {
+    match value {
+        Value::Set(members) => members.len(),
+        _ => 0,
+    }
 }
 
 /// What a directory takes on disk, in bytes: files that are made larger than what is written to them take less.
