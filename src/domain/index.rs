@@ -49,6 +49,7 @@ pub fn normalize(entries: Vec<(Bytes, Bytes)>) -> Result<Vec<(Bytes, Bytes)>, In
     }
     if !failures.is_empty() {
         failures.sort();
+        failures.dedup();
         return Err(IndexError(failures));
     }
     kept.sort();
