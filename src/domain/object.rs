@@ -129,7 +129,7 @@ pub fn shown<'a>(cells: &'a LiveCells, props: &BucketProps) -> Vec<(Dot, &'a Con
         let newest = shown.into_iter().max_by_key(|(dot, content)| (content.modified, !content.deleted, *dot));
         return newest.into_iter().collect();
     }
-    shown.sort_by(|(_, a), (_, b)| a.cmp(b));
+    shown.sort_by_key(|(_, content)| *content);
     shown
 }
 

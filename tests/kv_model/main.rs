@@ -66,7 +66,7 @@ async fn run(seed: u64, steps: usize, reaping: Reaping, door: &mut impl Door) {
         let step = workload::step(&mut random, number, &told);
         trail.push(step.clone());
         let checked = match step {
-            Step::Ask(request) => ask(door, &mut rules, &mut told, request).await,
+            Step::Ask(request) => ask(door, &mut rules, &mut told, *request).await,
             Step::Restart => {
                 door.restart().await;
                 Ok(())

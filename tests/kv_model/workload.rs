@@ -40,7 +40,7 @@ impl Random {
 /// A request, or something that happens to the server.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Ask(Request),
+    Ask(Box<Request>),
     /// Tombstones come to their end.
     WaitForReaping,
     /// The server stops and starts again on its data.
@@ -108,7 +108,7 @@ pub fn step(random: &mut Random, number: usize, contexts: &dyn Contexts) -> Step
         97 if random.once_in(3) => return Step::Restart,
         _ => return Step::WaitForReaping,
     };
-    Step::Ask(request)
+    Step::Ask(Box::new(request))
 }
 
 type Parts = (Option<Bytes>, Option<Bytes>, Option<Bytes>);
