@@ -67,12 +67,22 @@ config_keys! {
         "Whether buckets may be listed as a stream.";
     stream_list_keys_enabled: bool = true,
         "Whether the keys of a bucket may be listed.";
+    secondary_index_enabled: bool = true,
+        "Whether index queries may be answered in one reply.";
+    stream_secondary_index_enabled: bool = true,
+        "Whether index queries may be answered as a stream.";
     frame_size_bytes_max: usize = 128 * 1024 * 1024,
         "Largest frame that is accepted; at least twice object_size_bytes_max, so that an object too large is refused by name.";
     connections_max: usize = 10_000,
         "Connections served at once; further ones wait.";
     key_size_bytes_max: usize = 65_536,
-        "Longest key that an object may be stored under.";
+        "Longest key that an object may be stored under, and longest name of a bucket that may be written to.";
+    update_elements_max: usize = 200_000,
+        "Members and fields that one update of a data type may name, those of nested maps included.";
+    member_size_bytes_max: usize = 1024 * 1024,
+        "Longest member that may be added to a set, gset or hll.";
+    field_name_size_bytes_max: usize = 65_536,
+        "Longest name that a field of a map may have.";
     object_size_bytes_max: usize = 50 * 1024 * 1024,
         "Largest object, siblings and metadata included, that may be stored.";
     object_size_bytes_warn: usize = 5 * 1024 * 1024,

@@ -12,18 +12,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DeleteMode, MapOpLayout};
 use crate::control::{ControlError, ControlServer, EngineAdmin};
+use crate::domain::datatype::limits::UpdateLimits;
 use crate::domain::dot::ActorId;
 use crate::domain::object::ObjectLimits;
 use crate::engine::{self, Engine, EngineError, EngineOptions};
 use crate::mapreduce::{JavaScript, JavaScriptLimits, MapReduceOptions};
 use crate::message::map_op::MapOpLayoutOption;
-use crate::service::{Listings, Service, ServiceOptions};
+use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
 use crate::session::{Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError, RowLimits};
 
 /// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
 const MEMTABLE_SIZE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Open files that are no connections: the engine keeps up to 900, and a few are ours.
+const FILES_BESIDE_CONNECTIONS: u64 = 1000;
 
 /// Why the server did not run.
 #[derive(Debug, Error)]
@@ -61,6 +65,7 @@ pub enum ServerError {
 /// Runs the server until it is told to stop: store, engine, control socket, listeners; and back in the reverse order.
 pub async fn run(config: Config) -> Result<(), ServerError> {
     let mut signals = Signals::listen()?;
+    raise_file_limit(config.connections_max);
     let store: Arc<dyn Store> = Arc::new(open_store(&config)?);
     let engine = Engine::start(store.clone(), engine_options(&config));
     let engine = engine.await.map_err(|cause| ServerError::Engine { data_dir: config.data_dir.clone(), cause })?;
@@ -101,6 +106,16 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     Ok(())
 }
 
+/// Makes room for every connection that the configuration allows.
+fn raise_file_limit(connections_max: usize) {
+    let wanted = (connections_max as u64).saturating_add(FILES_BESIDE_CONNECTIONS);
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit >= wanted => {}
+        Ok(limit) => tracing::warn!(limit, wanted, "the system allows fewer open files than connections_max needs"),
+        Err(error) => tracing::warn!(%error, "cannot tell how many files may be open"),
+    }
+}
+
 fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
     let mut actor = [0; 8];
     getrandom::fill(&mut actor).map_err(ServerError::Random)?;
@@ -130,6 +145,11 @@ fn engine_options(config: &Config) -> EngineOptions {
             object_size_bytes_max: config.object_size_bytes_warn,
         },
         key_size_bytes_max: config.key_size_bytes_max,
+        update_limits: UpdateLimits {
+            elements_max: config.update_elements_max,
+            member_size_bytes_max: config.member_size_bytes_max,
+            field_name_size_bytes_max: config.field_name_size_bytes_max,
+        },
         n_val_default: config.n_val_default,
         create_default_types: config.create_default_types,
         request_timeout_default: Duration::from_millis(config.request_timeout_ms_default.into()),
@@ -154,6 +174,10 @@ fn service_options(config: &Config) -> ServiceOptions {
             buckets: config.list_buckets_enabled,
             buckets_stream: config.stream_list_buckets_enabled,
             keys: config.stream_list_keys_enabled,
+        },
+        index_queries: IndexQueries {
+            whole: config.secondary_index_enabled,
+            stream: config.stream_secondary_index_enabled,
         },
         map_reduce: map_reduce_options(config),
     }

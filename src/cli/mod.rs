@@ -3,6 +3,7 @@
 //! Knows the client, the control messages and the configuration.
 //! Must not know the engine, the domain or stores.
 
+mod bench;
 mod bucket_type;
 mod config_show;
 mod del;
@@ -67,6 +68,8 @@ pub enum AskCommand {
     /// Create, activate, change and list bucket types of the running server
     #[command(subcommand)]
     BucketType(bucket_type::BucketTypeCommand),
+    /// Put load on a server that speaks the protocol, and measure it
+    Bench(bench::BenchArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
@@ -189,6 +192,7 @@ impl Cli {
 pub async fn run(command: &AskCommand, effective: &Effective) -> Result<Outcome, CliError> {
     let config = &effective.config;
     match command {
+        AskCommand::Bench(args) => bench::run(args, config).await,
         AskCommand::BucketType(command) => bucket_type::run(command, &config.data_dir).await,
         AskCommand::Config(command) => Ok(config_show::run(command, effective)),
         AskCommand::Status => status::run(&config.data_dir).await,

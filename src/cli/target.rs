@@ -54,11 +54,15 @@ impl Target {
     }
 
     pub(super) async fn connect(&self, config: &Config) -> Result<Client, CliError> {
-        let address = match &self.host {
-            Some(host) => host.clone(),
-            None => connectable(config.pbc_listen.first().map_or("", String::as_str)),
-        };
-        Ok(Client::connect(&address).await?)
+        Ok(Client::connect(&address(self.host.as_deref(), config)).await?)
+    }
+}
+
+/// Where the server is: as the command says, else as the configuration does.
+pub(super) fn address(host: Option<&str>, config: &Config) -> String {
+    match host {
+        Some(host) => host.to_owned(),
+        None => connectable(config.pbc_listen.first().map_or("", String::as_str)),
     }
 }
 

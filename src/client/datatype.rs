@@ -60,8 +60,7 @@ impl Client {
     /// Changes a data type. The request's own operation is replaced.
     pub async fn update(&mut self, request: DtUpdateReq, operation: &Operation) -> Result<Updated, ClientError> {
         let return_body = request.return_body();
-        let request = DtUpdateReq { op: Some(op_of(operation)), ..request };
-        let reply = match self.call(&Request::DtUpdate(request)).await? {
+        let reply = match self.call(&update_request(request, operation)).await? {
             Reply::DtUpdate(reply) => reply,
             reply => return Err(unexpected(reply)),
         };
@@ -70,6 +69,11 @@ impl Client {
         let value = if return_body { Some(value_of(datatype_of(operation), value)?) } else { None };
         Ok(Updated { key, value, context })
     }
+}
+
+/// The request of an update, for those who send it themselves. The request's own operation is replaced.
+pub fn update_request(request: DtUpdateReq, operation: &Operation) -> Request {
+    Request::DtUpdate(DtUpdateReq { op: Some(op_of(operation)), ..request })
 }
 
 fn datatype_of(operation: &Operation) -> Datatype {

@@ -4,6 +4,7 @@
 
 mod datatype;
 mod operation;
+mod pipeline;
 #[cfg(test)]
 pub(crate) mod test_server;
 
@@ -16,15 +17,17 @@ use tokio::net::TcpStream;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::frame::{Frame, FrameCodec, FrameError};
-use crate::message::{MessageError, Reply, Request};
+use crate::message::{MessageError, Reply};
 
+pub use crate::message::Request;
 pub use crate::message::generated::{
     DtFetchReq, DtUpdateReq, RpbContent, RpbDelReq, RpbGetReq, RpbGetResp, RpbLink, RpbPair, RpbPutReq, RpbPutResp,
 };
-pub use datatype::{Fetched, Updated};
+pub use datatype::{Fetched, Updated, update_request};
 pub use operation::{
     Datatype, Field, FieldKind, FieldOperation, FieldValue, MapOperation, Operation, SetOperation, Value,
 };
+pub use pipeline::{Pipeline, Received};
 
 /// The greatest length that the protocol knows. Memory follows what has arrived, not what was announced.
 const FRAME_SIZE_BYTES_MAX: usize = 0x7FFF_FFFB;

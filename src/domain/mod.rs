@@ -10,6 +10,7 @@ pub mod dot;
 pub mod index;
 pub mod key;
 pub mod object;
+pub mod pattern;
 pub mod props;
 pub mod quorum;
 pub mod replica;

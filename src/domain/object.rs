@@ -9,6 +9,7 @@ use super::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, P
 use super::context::CausalContext;
 use super::delta::Delta;
 use super::dot::Dot;
+use super::index::{self, Entry};
 use super::props::BucketProps;
 
 /// One plain value of an object, with what was stored beside it. A tombstone is a value too: empty and `deleted`.
@@ -28,6 +29,8 @@ pub struct Content {
     pub user_metadata: Vec<(Bytes, Bytes)>,
     /// Secondary index entries, checked and in order: see [`super::index`].
     pub indexes: Vec<(Bytes, Bytes)>,
+    /// Whether the entries are as the writer gave them: buckets that are written once check none and find none.
+    pub indexes_unchecked: bool,
     /// When the server took the write, by its wall clock.
     pub modified: Duration,
     /// Whether this is a tombstone.
@@ -49,6 +52,12 @@ impl Content {
     /// A tombstone written at `modified`.
     pub fn tombstone(modified: Duration) -> Self {
         Self { modified, deleted: true, ..Self::default() }
+    }
+
+    /// The entries by which index queries find the value. A tombstone has none.
+    pub fn index_entries(&self) -> impl Iterator<Item = Entry> {
+        let is_found = !self.deleted && !self.indexes_unchecked;
+        index::entries(if is_found { &self.indexes } else { &[] })
     }
 
     /// The bytes that count against the object size limit: the value and everything stored beside it.

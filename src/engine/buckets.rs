@@ -84,6 +84,7 @@ pub enum TypeError {
 pub struct Buckets {
     store: Arc<dyn Store>,
     n_val_default: u32,
+    name_size_bytes_max: usize,
     default_props: Arc<BucketProps>,
     // Read by every request, never across an await.
     known: RwLock<Known>,
@@ -98,7 +99,11 @@ struct Known {
 }
 
 impl Buckets {
-    pub(super) async fn load(store: Arc<dyn Store>, n_val_default: u32) -> Result<Self, EngineError> {
+    pub(super) async fn load(
+        store: Arc<dyn Store>,
+        n_val_default: u32,
+        name_size_bytes_max: usize,
+    ) -> Result<Self, EngineError> {
         let damaged = |_| StoreError::Damaged { what: "bucket properties" };
         let mut known = Known::default();
         for (key, value) in store.records().await? {
@@ -112,7 +117,14 @@ impl Buckets {
             }
         }
         let default_props = Arc::new(BucketProps::of_default_type(n_val_default));
-        Ok(Self { store, n_val_default, default_props, known: RwLock::new(known), changing: Mutex::new(()) })
+        Ok(Self {
+            store,
+            n_val_default,
+            name_size_bytes_max,
+            default_props,
+            known: RwLock::new(known),
+            changing: Mutex::new(()),
+        })
     }
 
     /// Gives a store that has no types yet the usual ones.
@@ -164,6 +176,9 @@ impl Buckets {
 
     /// Changes a bucket's properties. What it then has is a full copy: later changes of its type do not reach it.
     pub async fn set_props(&self, bucket: BucketName, change: PropsChange) -> Result<(), EngineError> {
+        if bucket.bucket.len() > self.name_size_bytes_max {
+            return Err(EngineError::BucketTooLarge { bytes_max: self.name_size_bytes_max });
+        }
         let _changing = self.changing.lock().await;
         let current = self.props(&bucket).ok_or(EngineError::NoSuchType)?;
         let props = current.changed(change, bucket.is_default_type())?;
@@ -263,7 +278,7 @@ mod tests {
 
     async fn buckets() -> (Arc<dyn Store>, Buckets) {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(ActorId(1)));
-        let buckets = Buckets::load(store.clone(), 3).await.unwrap();
+        let buckets = Buckets::load(store.clone(), 3, 1000).await.unwrap();
         (store, buckets)
     }
 
@@ -292,7 +307,7 @@ mod tests {
         buckets.activate_type("t".into()).await.unwrap();
         buckets.set_props(bucket("t"), change(&[Property::BasicQuorum(true)])).await.unwrap();
         buckets.update_type("t".into(), change(&[Property::NVal(5)])).await.unwrap();
-        let reloaded = Buckets::load(store, 3).await.unwrap();
+        let reloaded = Buckets::load(store, 3, 1000).await.unwrap();
         for buckets in [&buckets, &reloaded] {
             let props = buckets.props(&bucket("t")).unwrap();
             assert!(props.basic_quorum && props.n_val == 3);

@@ -110,9 +110,8 @@ impl Engine {
         debug_assert_eq!(data_type, data_type_of(name, &bucket.props));
         check_write(&bucket.props, &options)?;
         check_hooks(&bucket.props)?;
-        if name.key.len() > inner.options.key_size_bytes_max {
-            return Err(EngineError::KeyTooLarge { bytes_max: inner.options.key_size_bytes_max });
-        }
+        inner.check_name(name)?;
+        inner.options.update_limits.check(&operation)?;
         // Data types without removes have no use for a context, and clients send none that matters.
         let context = match context.filter(|bytes| data_type.has_context() && !bytes.is_empty()) {
             Some(bytes) => Some(self.context(name, &bytes)?),

@@ -5,6 +5,7 @@
 pub mod buckets;
 mod clock;
 mod datatypes;
+mod indexes;
 mod listing;
 mod objects;
 mod reaper;
@@ -20,8 +21,10 @@ use self::clock::HybridClock;
 use self::reaper::Reaper;
 use self::stripes::Stripes;
 use crate::domain::context::ContextError;
+use crate::domain::datatype::limits::{LimitError, UpdateLimits};
 use crate::domain::datatype::{DataType, UpdateError};
 use crate::domain::index::IndexError;
+use crate::domain::key::ObjectName;
 use crate::domain::object::{ObjectError, ObjectLimits};
 use crate::domain::props::{Hook, PropsError};
 use crate::domain::quorum::{Quorum, QuorumError};
@@ -31,6 +34,7 @@ pub use crate::store::StoreError;
 
 pub use self::buckets::{BucketType, CreateError, TypeError};
 pub use self::datatypes::{DataTypeBucket, Fetched, Update};
+pub use self::indexes::{IndexQuery, Postings};
 pub use self::listing::{ListBuckets, ListKeys};
 pub use self::objects::{DeleteRequest, ObjectView, PutRequest, TypedContent};
 
@@ -50,8 +54,10 @@ pub struct EngineOptions {
     pub delete_mode: DeleteMode,
     /// Bounds on plain objects.
     pub object_limits: ObjectLimits,
-    /// The longest key that a write may use, in bytes.
+    /// The longest key, and the longest name of a bucket, that a write may use, in bytes.
     pub key_size_bytes_max: usize,
+    /// Bounds on one update of a data type.
+    pub update_limits: UpdateLimits,
     /// Plain objects with more values or bytes than these are logged.
     pub object_warnings: ObjectLimits,
     /// Replicas in the properties of the default type and of new types.
@@ -111,6 +117,9 @@ pub enum EngineError {
     /// A data type update was refused.
     #[error(transparent)]
     Update(#[from] UpdateError),
+    /// An update holds more than one may.
+    #[error(transparent)]
+    UpdateLimit(#[from] LimitError),
     /// The bytes sent as a context are none.
     #[error("the context does not decode: {0}")]
     Context(#[from] ContextError),
@@ -120,6 +129,12 @@ pub enum EngineError {
     /// The key is longer than the limit.
     #[error("the key is longer than {bytes_max} bytes")]
     KeyTooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The bucket's name is longer than the limit.
+    #[error("the name of a bucket may have {bytes_max} bytes")]
+    BucketTooLarge {
         /// The limit.
         bytes_max: usize,
     },
@@ -182,7 +197,7 @@ impl Engine {
     /// When the store's records cannot be read, or the first bucket types not written.
     pub async fn start(store: Arc<dyn Store>, options: EngineOptions) -> Result<Self, EngineError> {
         let clock = HybridClock::new(store.clone());
-        let buckets = Buckets::load(store.clone(), options.n_val_default).await?;
+        let buckets = Buckets::load(store.clone(), options.n_val_default, options.key_size_bytes_max).await?;
         if options.create_default_types {
             buckets.create_default_types().await?;
         }
@@ -194,6 +209,20 @@ impl Engine {
     /// Bucket types and properties.
     pub fn buckets(&self) -> &Buckets {
         &self.inner.buckets
+    }
+}
+
+impl Inner {
+    /// Checks the name of an object that is to be written.
+    fn check_name(&self, name: &ObjectName) -> Result<(), EngineError> {
+        let bytes_max = self.options.key_size_bytes_max;
+        if name.key.len() > bytes_max {
+            return Err(EngineError::KeyTooLarge { bytes_max });
+        }
+        if name.bucket.bucket.len() > bytes_max {
+            return Err(EngineError::BucketTooLarge { bytes_max });
+        }
+        Ok(())
     }
 }
 

@@ -107,14 +107,13 @@ impl Engine {
         let PutRequest { mut content, context, condition, options, return_view } = request;
         let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
         check_consistent(&props)?;
-        if name.key.len() > inner.options.key_size_bytes_max {
-            return Err(EngineError::KeyTooLarge { bytes_max: inner.options.key_size_bytes_max });
-        }
+        inner.check_name(name)?;
         // Write-once buckets have no use for the option (`kv.md` §9).
         let n_val = options.n_val.filter(|_| !props.is_write_once());
         check_write(&props, &WriteOptions { n_val, ..options })?;
         check_hooks(&props)?;
-        if !props.is_write_once() {
+        content.indexes_unchecked = props.is_write_once();
+        if !content.indexes_unchecked {
             content.indexes = index::normalize(content.indexes)?;
         }
         let context = self.context(name, context.as_deref().unwrap_or_default())?;
@@ -287,6 +286,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::datatype::limits::UpdateLimits;
     use crate::domain::dot::ActorId;
     use crate::domain::key::BucketName;
     use crate::domain::object::{ObjectError, ObjectLimits};
@@ -304,6 +304,7 @@ mod tests {
             n_val_default: 3,
             create_default_types: false,
             request_timeout_default: Duration::from_secs(60),
+            update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
         };
         let engine = Engine::start(Arc::new(MemoryStore::new(ActorId(1))), options).await.unwrap();
         for (name, property) in [("plain", Property::AllowMult(true)), ("once", Property::WriteOnce(true))] {

@@ -196,9 +196,6 @@ pub enum SendingError {
     /// The listing failed.
     #[error(transparent)]
     Engine(EngineError),
-    /// An index query.
-    #[error("secondary index queries are not available in this release")]
-    IndexUnavailable,
     /// A search.
     #[error("search not enabled")]
     SearchUnavailable,

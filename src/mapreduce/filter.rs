@@ -2,13 +2,11 @@
 //! last value is exactly `true`.
 
 use bytes::Bytes;
-use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 
+use crate::domain::pattern::Pattern;
 use crate::erlang::{Term, print};
 
-/// The most memory that a compiled pattern may take.
-const REGEX_SIZE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest text that `similar_to` compares with: the comparison takes time in proportion to both lengths.
 const SIMILAR_TEXT_BYTES_MAX: usize = 1024;
 /// How much of a key or argument an error shows.
@@ -52,7 +50,7 @@ enum Step {
     UrlDecode,
     Compare(fn(std::cmp::Ordering) -> bool, Term),
     Between { low: Term, high: Term, inclusive: bool },
-    Matches(Regex),
+    Matches(Pattern),
     Equal(Term),
     NotEqual(Term),
     SetMember(Vec<Vec<u8>>),
@@ -178,11 +176,7 @@ fn between(arguments: &[Term]) -> Option<Step> {
 }
 
 fn matches(arguments: &[Term]) -> Option<Step> {
-    let pattern = String::from_utf8(text(arguments.first()?)).ok()?;
-    // Keys are bytes, and classes such as `\w` are those of ASCII, as in PCRE without its UTF mode. The engine takes time
-    // in proportion to the key, whatever the pattern.
-    let regex = RegexBuilder::new(&pattern).unicode(false).size_limit(REGEX_SIZE_BYTES_MAX).build();
-    regex.ok().map(Step::Matches)
+    Pattern::compile(&text(arguments.first()?)).ok().map(Step::Matches)
 }
 
 fn similar_to(arguments: &[Term]) -> Option<Step> {
@@ -229,9 +223,9 @@ impl Step {
                 let (above, below) = (value.compare(low), value.compare(high));
                 Some(boolean(if *inclusive { above.is_ge() && below.is_le() } else { above.is_gt() && below.is_lt() }))
             }
-            Self::Matches(regex) => match value {
-                Term::Binary(bytes) => Some(boolean(regex.is_match(bytes))),
-                _ => value.as_characters().map(|characters| boolean(regex.is_match(&characters))),
+            Self::Matches(pattern) => match value {
+                Term::Binary(bytes) => Some(boolean(pattern.is_match(bytes))),
+                _ => value.as_characters().map(|characters| boolean(pattern.is_match(&characters))),
             },
             Self::Equal(other) => Some(boolean(value == other)),
             Self::NotEqual(other) => Some(boolean(value != other)),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::error::{JobError, QueryError};
 use super::{parse_json, parse_term};
-use crate::domain::index::{self, IndexError};
+use crate::domain::index::{self, IndexError, IndexRange};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::erlang::Term;
 use crate::erlang::external::TermLimits;
@@ -70,12 +70,8 @@ pub enum Inputs {
 pub struct IndexInput {
     /// The bucket.
     pub bucket: BucketName,
-    /// The index, in lower case.
-    pub index: Bytes,
-    /// The lowest value that matches: of `_int` indexes, in decimal text.
-    pub low: Bytes,
-    /// The highest value that matches; the same as the lowest when one value is asked for.
-    pub high: Bytes,
+    /// The piece of an index.
+    pub range: IndexRange,
 }
 
 impl IndexInput {
@@ -83,9 +79,10 @@ impl IndexInput {
     pub(super) fn new(bucket: BucketName, index: &Bytes, values: Vec<Bytes>) -> Result<Self, IndexError> {
         let entries = values.into_iter().map(|value| (index.clone(), value)).collect();
         let sorted = index::normalize(entries)?;
-        let (index, low) = sorted.first().cloned().unwrap_or_default();
+        let low = sorted.first().map(|(_, low)| low.clone()).unwrap_or_default();
         let high = sorted.last().map(|(_, high)| high.clone()).unwrap_or_default();
-        Ok(Self { bucket, index, low, high })
+        let range = IndexRange::between(index, low, high).map_err(|failure| IndexError(vec![failure]))?;
+        Ok(Self { bucket, range })
     }
 }
 

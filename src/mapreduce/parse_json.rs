@@ -211,7 +211,7 @@ fn javascript_function(step: Object<'_>) -> Option<Function> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::index::{IndexError, IndexFailure};
+    use crate::domain::index::{IndexError, IndexFailure, IndexRange};
 
     const LIMITS: TermLimits = TermLimits { depth_max: 64, terms_max: 1000 };
 
@@ -272,8 +272,8 @@ mod tests {
     #[test]
     fn index_inputs_are_checked_and_put_in_order() {
         let index = |index: &'static str, low: &'static str, high: &'static str| {
-            let (index, low, high) = (index.into(), low.into(), high.into());
-            Inputs::Index(IndexInput { bucket: bucket("default", "b"), index, low, high })
+            let range = IndexRange::between(index.as_bytes(), low.into(), high.into()).unwrap();
+            Inputs::Index(IndexInput { bucket: bucket("default", "b"), range })
         };
         assert_eq!(inputs(r#"{"bucket":"b","index":"N_int","key":2}"#), index("n_int", "2", "2"));
         assert_eq!(inputs(r#"{"bucket":"b","index":"n_int","start":"10","end":"9"}"#), index("n_int", "9", "10"));

@@ -140,6 +140,7 @@ fn parse_function(function: &Term) -> Function {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::index::IndexRange;
     use crate::erlang::external::{DecodeError, encode_list};
 
     const LIMITS: TermLimits = TermLimits { depth_max: 64, terms_max: 1000 };
@@ -187,8 +188,8 @@ mod tests {
         assert_eq!(inputs(tuple([text("b"), Term::List(filters.clone())])), filtered(bucket("default")));
         assert_eq!(inputs(tuple([typed.clone(), Term::List(filters.clone())])), filtered(bucket("t")));
         let index = |low: &'static str, high: &'static str| {
-            let input = IndexInput { bucket: bucket("t"), index: "n_int".into(), low: low.into(), high: high.into() };
-            Ok(Inputs::Index(input))
+            let range = IndexRange::between(b"n_int", low.into(), high.into()).unwrap();
+            Ok(Inputs::Index(IndexInput { bucket: bucket("t"), range }))
         };
         let range = [Term::atom("index"), typed.clone(), text("n_int"), text("3"), Term::Integer(1)];
         assert_eq!(inputs(tuple(range)), index("1", "3"));

@@ -507,6 +507,7 @@ fn phase_number(index: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::datatype::limits::UpdateLimits;
     use crate::domain::dot::ActorId;
     use crate::domain::key::BucketName;
     use crate::domain::object::{Content, Link, ObjectLimits, PutCondition};
@@ -521,6 +522,11 @@ mod tests {
             delete_mode: DeleteMode::Keep,
             object_limits: limits,
             key_size_bytes_max: 1000,
+            update_limits: UpdateLimits {
+                elements_max: 1000,
+                member_size_bytes_max: 1000,
+                field_name_size_bytes_max: 1000,
+            },
             object_warnings: limits,
             n_val_default: 3,
             create_default_types: true,
@@ -676,7 +682,7 @@ mod tests {
             }
         };
         assert!(matches!(sending(r#"["no-such-type","b"]"#), SendingError::NoSuchType(_)));
-        assert!(matches!(sending(r#"{"bucket":"b","index":"a_bin","key":"x"}"#), SendingError::IndexUnavailable));
+        assert!(matches!(sending(r#"{"bucket":["none","b"],"index":"a_bin","key":"x"}"#), SendingError::NoSuchType(_)));
         assert!(matches!(sending(r#"{"bucket":"b","query":"x"}"#), SendingError::SearchUnavailable));
         assert!(matches!(sending(r#"{"module":"m","function":"f","arg":1}"#), SendingError::Function { .. }));
         assert!(matches!(sending(r#"{"bucket":"b","key_filters":[["nope"]]}"#), SendingError::Filter(_)));

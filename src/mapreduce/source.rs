@@ -8,7 +8,7 @@ use super::error::{JobError, SendingError};
 use super::filter::Pipeline;
 use super::job::{IndexInput, Inputs, key_term};
 use crate::domain::key::BucketName;
-use crate::engine::{Engine, EngineError, ListKeys};
+use crate::engine::{Engine, EngineError, IndexQuery, ListKeys, Postings};
 use crate::erlang::Term;
 
 /// Inputs that are pulled at a time.
@@ -26,6 +26,13 @@ pub(super) struct Source {
 enum Kind {
     Keys(std::vec::IntoIter<Term>),
     Listing(Box<Listing>),
+    Index(Box<Found>),
+}
+
+/// What an index query finds: a key for each entry, so one with several entries in the range comes as often.
+struct Found {
+    postings: Postings,
+    bucket: BucketName,
 }
 
 struct Listing {
@@ -38,7 +45,6 @@ struct Listing {
 enum KeyTest {
     All,
     Filters(Pipeline),
-    Range { low: Bytes, high: Bytes },
 }
 
 impl Source {
@@ -57,12 +63,13 @@ impl Source {
             Inputs::Keys(keys) => Kind::Keys(keys.into_iter()),
             Inputs::Bucket(bucket) => list(bucket, KeyTest::All)?,
             Inputs::Filtered { bucket, filters } => list(bucket, KeyTest::Filters(Pipeline::compile(&filters)?))?,
-            Inputs::Index(IndexInput { bucket, index, low, high }) => match &index[..] {
-                // These two indexes are the keys themselves.
-                b"$bucket" => list(bucket, KeyTest::All)?,
-                b"$key" => list(bucket, KeyTest::Range { low, high })?,
-                _ => return Err(SendingError::IndexUnavailable),
-            },
+            Inputs::Index(IndexInput { bucket, range }) => {
+                let query = IndexQuery { patience: Some(patience), ..IndexQuery::new(bucket.clone(), range) };
+                match engine.query_index(query, PAGE_MAX) {
+                    Ok(postings) => Kind::Index(Box::new(Found { postings, bucket })),
+                    Err(error) => return Err(sending(error, &bucket)),
+                }
+            }
             Inputs::Search => return Err(SendingError::SearchUnavailable),
             Inputs::Function { module, function, arg } => {
                 return Err(SendingError::Function { module, function, arg });
@@ -77,6 +84,11 @@ impl Source {
             Kind::Keys(keys) => {
                 let page: Vec<_> = keys.take(PAGE_MAX).collect();
                 (!page.is_empty()).then_some(page)
+            }
+            Kind::Index(found) => {
+                let Found { postings, bucket } = &mut **found;
+                let page = postings.next().await.map_err(|error| sending(error, bucket))?;
+                page.map(|page| page.into_iter().map(|posting| key_term(bucket, posting.key)).collect())
             }
             Kind::Listing(listing) => {
                 let Listing { listing, bucket, test } = &mut **listing;
@@ -112,7 +124,6 @@ impl KeyTest {
         match self {
             Self::All => Ok(true),
             Self::Filters(filters) => Ok(filters.passes(key)?),
-            Self::Range { low, high } => Ok((low..=high).contains(&key)),
         }
     }
 }

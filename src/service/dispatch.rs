@@ -1,7 +1,7 @@
 //! One match from request to file, and no logic.
 
 use super::error::Refusal;
-use super::{Answer, ClientState, Service, admin, bucket, datatype, kv};
+use super::{Answer, ClientState, Service, admin, bucket, datatype, index, kv};
 use crate::message::Request;
 
 pub(super) async fn dispatch(service: &Service, state: &mut ClientState, request: Request) -> Result<Answer, Refusal> {
@@ -27,13 +27,8 @@ pub(super) async fn dispatch(service: &Service, state: &mut ClientState, request
         Request::DtFetch(request) => datatype::fetch::fetch(service, request).await?,
         Request::DtUpdate(request) => datatype::update::update(service, state, request).await?,
         Request::MapReduce(request) => return kv::map_reduce::map_reduce(service, request),
-        Request::Index(_) => return Err(unavailable("A secondary index query")),
-        Request::CsBucket(_) => return Err(unavailable("A bucket fold")),
+        Request::Index(request) => return index::query::query(service, request).await,
+        Request::CsBucket(request) => return index::cs_bucket::fold(service, request),
     };
     Ok(Answer::Reply(reply))
-}
-
-/// What this release does not serve is refused, never answered as if it had been done.
-fn unavailable(what: &str) -> Refusal {
-    Refusal::open(format!("{what} is not available in this release of Ombak"))
 }

@@ -60,6 +60,13 @@ impl From<MapOpError> for Refusal {
     }
 }
 
+/// The text of a value that an index cannot be asked for. Riak closes the connection after it, which helps nobody.
+impl From<IndexFailure> for Refusal {
+    fn from(failure: IndexFailure) -> Self {
+        Self::open(index_failure(&failure))
+    }
+}
+
 /// The text of a failed operation. A bucket type that is missing reads differently in every family of requests: this is
 /// the text of get, put and delete.
 impl From<EngineError> for Refusal {
@@ -69,6 +76,8 @@ impl From<EngineError> for Refusal {
             EngineError::Quorum(error) => error.to_string(),
             EngineError::Object(error) => object(&error),
             EngineError::Update(error) => update(&error),
+            EngineError::UpdateLimit(error) => error.to_string(),
+            EngineError::BucketTooLarge { .. } => error.to_string(),
             EngineError::Context(_) => "invalid_context".into(),
             EngineError::Index(error) => {
                 let failures: Vec<_> = error.0.iter().map(index_failure).collect();

@@ -136,7 +136,7 @@ fn sending(error: &SendingError) -> String {
     match error {
         SendingError::Filter(error) => format!("{{error,{}}}", filter(error)),
         SendingError::NoSuchType(_) | SendingError::Engine(_) => format!("{{error,{error}}}"),
-        SendingError::IndexUnavailable | SendingError::SearchUnavailable => {
+        SendingError::SearchUnavailable => {
             format!("{{error,{}}}", texts(&[&error.to_string()]))
         }
         SendingError::Function { module, function, arg } => {

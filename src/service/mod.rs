@@ -7,6 +7,7 @@ mod bucket;
 mod datatype;
 mod dispatch;
 mod error;
+mod index;
 mod kv;
 mod map_reduce_error;
 mod options;
@@ -34,7 +35,7 @@ pub struct ServiceOptions {
     pub map_depth_max: usize,
     /// Partitions of the ring that preflists are computed with.
     pub ring_size: u32,
-    /// The most bytes of a data type's value in a reply.
+    /// The most bytes of a data type's value in a reply, and of what an index query finds where it is no stream.
     pub reply_size_bytes_max: usize,
     /// Keys in one frame of a key listing.
     pub list_keys_chunk: usize,
@@ -42,6 +43,8 @@ pub struct ServiceOptions {
     pub list_buckets_chunk: usize,
     /// Which listings are allowed.
     pub listings: Listings,
+    /// Which index queries are allowed.
+    pub index_queries: IndexQueries,
     /// Bounds on MapReduce jobs.
     pub map_reduce: MapReduceOptions,
 }
@@ -55,6 +58,15 @@ pub struct Listings {
     pub buckets_stream: bool,
     /// The keys of a bucket.
     pub keys: bool,
+}
+
+/// Which index queries are allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexQueries {
+    /// Those that are answered in one reply.
+    pub whole: bool,
+    /// Those that are answered as a stream.
+    pub stream: bool,
 }
 
 /// What the service remembers of a connection.

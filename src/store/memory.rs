@@ -1,7 +1,7 @@
 //! A store in memory, for tests and for runs that need nothing to last. It holds the domain's own replicas, so it is
 //! the plainest statement of what a store must do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +11,7 @@ use super::{CellPages, Content, Store, StoreError, StoreFuture, Ticket};
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
+use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::domain::object;
 use crate::domain::replica::Replica;
@@ -56,6 +57,19 @@ impl Inner {
     fn listed(&self, start: Bound<ObjectName>) -> impl Iterator<Item = &ObjectName> {
         let listed = |(_, replica): &(&ObjectName, &Replica)| object::exists(&replica.select(&Selection::values()));
         self.objects.range((start, Bound::Unbounded)).filter(listed).map(|(name, _)| name)
+    }
+}
+
+/// Where an object stands in the index that a range is of.
+fn postings_of(name: &ObjectName, replica: &Replica, range: &IndexRange) -> Vec<Posting> {
+    let posting = |term| Posting { term, key: name.key.clone() };
+    match range {
+        IndexRange::Keys { .. } => vec![posting(None)],
+        IndexRange::Terms { index, .. } => {
+            let cells = replica.select(&[Selection::Siblings]);
+            let entries = cells.siblings().flat_map(|(_, content)| content.index_entries());
+            entries.filter(|entry| entry.index == *index).map(|entry| posting(Some(entry.term))).collect()
+        }
     }
 }
 
@@ -138,6 +152,23 @@ impl Store for MemoryStore {
         buckets.dedup();
         buckets.truncate(limit);
         ready(buckets)
+    }
+
+    fn postings<'a>(
+        &'a self,
+        bucket: &'a BucketName,
+        range: &'a IndexRange,
+        after: Option<&'a Posting>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Posting>> {
+        let inner = self.inner();
+        let start = Bound::Included(ObjectName { bucket: bucket.clone(), key: Bytes::new() });
+        let names = inner.listed(start).take_while(|name| name.bucket == *bucket);
+        let postings = names.flat_map(|name| postings_of(name, &inner.objects[name], range));
+        let wanted = |posting: &Posting| range.contains(posting) && after.is_none_or(|after| posting > after);
+        // Values side by side may hold the same entry.
+        let found: BTreeSet<Posting> = postings.filter(wanted).collect();
+        ready(found.into_iter().take(limit).collect())
     }
 
     fn records(&self) -> StoreFuture<'_, Vec<(Bytes, Bytes)>> {

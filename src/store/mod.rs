@@ -14,6 +14,7 @@
 //! - Reads hand out live cells only: those above every floor on their way. A floor is forgotten when what it ended is
 //!   gone: all that its context covers has been here.
 //! - After a failed or uncertain write the store takes no further writes: each answers [`StoreError::ReadOnly`].
+//! - An object is in an index under the terms of all its values together, from the moment that its delta is visible.
 //! - Names are listed while the object has a value that is no tombstone, or data type content.
 
 pub mod embedded;
@@ -29,6 +30,7 @@ use tokio::sync::oneshot;
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
+use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
 
 /// What a store's asynchronous methods return.
@@ -69,6 +71,16 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&'a Bytes>,
         limit: usize,
     ) -> StoreFuture<'a, Vec<Bytes>>;
+
+    /// Up to `limit` postings of a range that follow `after`, in the order of the index; `after` may be any posting, also one
+    /// that is not there. Fewer than `limit` means the end. The cost follows the postings that are returned.
+    fn postings<'a>(
+        &'a self,
+        bucket: &'a BucketName,
+        range: &'a IndexRange,
+        after: Option<&'a Posting>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Posting>>;
 
     /// All records: small named values beside the objects, such as bucket types and properties.
     fn records(&self) -> StoreFuture<'_, Vec<(Bytes, Bytes)>>;

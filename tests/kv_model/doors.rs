@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ombak::domain::datatype::limits::UpdateLimits;
 use ombak::domain::dot::ActorId;
 use ombak::domain::object::ObjectLimits;
 use ombak::domain::props::{Property, PropsChange};
@@ -10,7 +11,7 @@ use ombak::engine::{DeleteMode, Engine, EngineOptions};
 use ombak::mapreduce::MapReduceOptions;
 use ombak::message::map_op::MapOpLayoutOption;
 use ombak::message::{Reply, Request};
-use ombak::service::{Answer, ClientState, Listings, Service, ServiceOptions};
+use ombak::service::{Answer, ClientState, IndexQueries, Listings, Service, ServiceOptions};
 use ombak::store::Store;
 use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use ombak::store::memory::MemoryStore;
@@ -62,6 +63,7 @@ impl Inside {
             n_val_default: 3,
             create_default_types: false,
             request_timeout_default: Duration::from_secs(60),
+            update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
         };
         let engine = Engine::start(store, options).await.unwrap();
         let service = ServiceOptions {
@@ -74,6 +76,7 @@ impl Inside {
             // Small, so that listings have many frames.
             list_keys_chunk: 2,
             list_buckets_chunk: 2,
+            index_queries: IndexQueries { whole: true, stream: true },
             listings: Listings { buckets: true, buckets_stream: true, keys: true },
             map_reduce: MapReduceOptions::default(),
         };
@@ -201,6 +204,10 @@ impl Door for Wire {
                 Reply::ListKeys(part) => part.done != Some(true),
                 Reply::ListBuckets(part) => {
                     let streams = matches!(request, Request::ListBuckets(list) if list.stream == Some(true));
+                    streams && part.done != Some(true)
+                }
+                Reply::Index(part) => {
+                    let streams = matches!(request, Request::Index(query) if query.stream == Some(true));
                     streams && part.done != Some(true)
                 }
                 _ => false,

@@ -114,8 +114,10 @@ fn name_of(request: &Request) -> Option<Name> {
 }
 
 async fn ask(door: &mut impl Door, rules: &mut Rules, told: &mut Told, request: Request) -> Result<(), String> {
-    let replies = door.ask(&request).await;
-    let (given, key) = answer_of(&request, &replies)?;
+    let (given, key) = match &request {
+        Request::Index(query) => (ask_index(door, query.clone()).await?, None),
+        request => answer_of(request, &door.ask(request).await)?,
+    };
     let asked = match request {
         // The rules are told the key that the server made; nothing has it when the put was refused.
         Request::Put(put) if put.key.is_none() => {
@@ -142,8 +144,44 @@ async fn ask(door: &mut impl Door, rules: &mut Rules, told: &mut Told, request: 
         (Answer::Refused(given), Answer::Refused(wanted)) if given == wanted => Ok(()),
         (Answer::Done, Answer::Done) => Ok(()),
         (Answer::Names(given), Answer::Names(wanted)) if given == wanted => Ok(()),
+        (Answer::Postings(given), Answer::Postings(wanted)) if given == wanted => Ok(()),
         (Answer::Props(given), Answer::Props(wanted)) if given == wanted => Ok(()),
         _ => Err(format!("{given:#?}\nwanted {wanted:#?}\nfor {asked:?}")),
+    }
+}
+
+/// All pages of an index query. Each but the last is full, and tells where the next begins.
+async fn ask_index(door: &mut impl Door, mut query: RpbIndexReq) -> Result<Answer<Bytes>, String> {
+    let mut all = Vec::new();
+    loop {
+        let replies = door.ask(&Request::Index(query.clone())).await;
+        let (mut page, mut continuation) = (Vec::new(), None);
+        for (number, reply) in replies.iter().enumerate() {
+            let part = match reply {
+                Reply::Index(part) => part,
+                Reply::Error(error) => return Ok(Answer::Refused(String::from_utf8(error.errmsg.to_vec()).unwrap())),
+                other => return Err(format!("{other:?} for {query:?}")),
+            };
+            let ends = number + 1 == replies.len();
+            let is_empty = part.keys.is_empty() && part.results.is_empty();
+            let streams = query.stream == Some(true);
+            if streams && (part.done == Some(true) && is_empty) != ends || !streams && part.done.is_some() {
+                return Err(format!("{replies:?} for {query:?}"));
+            }
+            page.extend(part.keys.iter().map(|key| (None, key.clone())));
+            page.extend(part.results.iter().map(|pair| (pair.key.clone(), pair.value.clone().unwrap())));
+            continuation = part.continuation.clone();
+        }
+        let full = query.max_results.is_some_and(|max| page.len() == max as usize);
+        let longer = query.max_results.is_some_and(|max| page.len() > max as usize);
+        if longer || full != continuation.is_some() {
+            return Err(format!("{} postings and {continuation:?} for {query:?}", page.len()));
+        }
+        all.extend(page);
+        match continuation {
+            Some(token) => query.continuation = Some(token),
+            None => return Ok(Answer::Postings(all)),
+        }
     }
 }
 

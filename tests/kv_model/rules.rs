@@ -41,6 +41,8 @@ pub enum Answer<V> {
         unchanged: bool,
     },
     Names(BTreeSet<Bytes>),
+    /// What an index query finds, page after page: keys, and their terms where those are asked for.
+    Postings(Vec<(Option<Bytes>, Bytes)>),
     Props(Box<Props>),
 }
 
@@ -137,6 +139,7 @@ impl Rules {
             Request::Delete(delete) => self.delete(delete, seen_of).map(|()| Answer::Done),
             Request::ListKeys(list) => self.list_keys(list),
             Request::ListBuckets(list) => self.list_buckets(list),
+            Request::Index(query) => self.query(query),
             Request::GetBucket(get) => {
                 self.listed_props(&type_of(&get.r#type), &get.bucket).map(|props| Answer::Props(Box::new(props)))
             }
@@ -165,9 +168,6 @@ impl Rules {
         let all_deleted = |object: &Object| object.siblings.iter().all(|sibling| sibling.content.deleted);
         self.objects.iter().filter(|(_, object)| all_deleted(object)).map(|(name, _)| name.clone()).collect()
     }
-
-    // Index queries: an arm in `answer` beside this, which gathers the entries of `shown(props, object)` of each object
-    // of the bucket, a set for each object because siblings are indexed together, and sorts by term and key.
 
     fn props(&self, bucket_type: &Bytes, bucket: &Bytes) -> Option<Props> {
         let own = self.buckets.get(&(bucket_type.clone(), bucket.clone()));
@@ -355,6 +355,65 @@ impl Rules {
         self.listed_props(&bucket_type, &None)?;
         let buckets = self.live().filter(|name| name.0 == bucket_type).map(|name| name.1.clone());
         Ok(Answer::Names(buckets.collect()))
+    }
+
+    /// `queries.md` §1: an object is indexed under the entries of all its values together, tombstones left out.
+    fn query(&self, query: &RpbIndexReq) -> Outcome<Answer<Seen>> {
+        let is_range = query.qtype == Some(1);
+        let (min, max) = match (is_range, &query.key, &query.range_min, &query.range_max) {
+            (false, Some(key), ..) => (key, key),
+            (true, _, Some(min), Some(max)) => (min, max),
+            _ => panic!("the workload gives bounds"),
+        };
+        let index = text(query.index.as_ref().expect("the workload names an index")).to_lowercase();
+        let numbers = match index.ends_with("_int") {
+            true => {
+                let parsed = |bound: &Bytes| text(bound).parse::<i64>();
+                match (parsed(min), parsed(max)) {
+                    (Ok(min), Ok(max)) => Some((min, max)),
+                    (min_parsed, _) => {
+                        let bad = text(if min_parsed.is_err() { min } else { max });
+                        return refuse(format!("{{field_parsing_failed,{{<<\"{index}\">>,<<\"{bad}\">>}}}}"));
+                    }
+                }
+            }
+            false => None,
+        };
+        let of_keys = index == "$key" || index == "$bucket";
+        if numbers.is_none() && !of_keys && !index.ends_with("_bin") {
+            return refuse(format!("{{unknown_field_type,<<\"{index}\">>}}"));
+        }
+        let bucket_type = type_of(&query.r#type);
+        let props = self.listed_props(&bucket_type, &query.bucket)?;
+        let bucket = query.bucket.clone().unwrap_or_default();
+
+        // The number sorts integers; others have none.
+        let mut found: BTreeSet<(i64, Bytes, Bytes)> = BTreeSet::new();
+        for ((_, _, key), object) in self.objects.iter().filter(|(name, _)| name.0 == bucket_type && name.1 == bucket) {
+            let live = || object.siblings.iter().filter(|sibling| !sibling.content.deleted);
+            let is_asked_for = index == "$bucket" || (min <= key && key <= max);
+            if of_keys && is_asked_for && live().next().is_some() {
+                found.insert((0, Bytes::new(), key.clone()));
+            }
+            let entries = live().flat_map(|sibling| &sibling.content.indexes).filter(|(name, _)| *name == index);
+            for (_, value) in entries.filter(|_| !of_keys && !props.write_once) {
+                match numbers {
+                    Some((min, max)) => {
+                        let number = text(value).parse().unwrap();
+                        if (min..=max).contains(&number) {
+                            found.insert((number, value.clone(), key.clone()));
+                        }
+                    }
+                    None if min <= value && value <= max => {
+                        found.insert((0, value.clone(), key.clone()));
+                    }
+                    None => {}
+                }
+            }
+        }
+        let with_terms = query.return_terms == Some(true) && is_range && !of_keys;
+        let posting = |(_, term, key): (i64, Bytes, Bytes)| (with_terms.then_some(term), key);
+        Ok(Answer::Postings(found.into_iter().map(posting).collect()))
     }
 
     fn live(&self) -> impl Iterator<Item = &Name> {

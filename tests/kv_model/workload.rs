@@ -60,8 +60,9 @@ const TYPES: [Option<&str>; 8] =
 const BUCKETS: [&str; 3] = ["b", "c", "b\0d"];
 const KEYS: [&str; 4] = ["k", "l", "\0", "a longer key"];
 const QUORUMS: [u32; 9] = [0, 1, 2, 3, 4, QUORUM + 1, QUORUM, QUORUM - 1, QUORUM - 2];
-const INDEXES: [(&str, &str); 8] = [
+const INDEXES: [(&str, &str); 9] = [
     ("w_bin", "x"),
+    ("w_bin", "y"),
     ("W_BIN", "x"),
     ("w_bin", ""),
     ("n_int", "7"),
@@ -76,7 +77,8 @@ pub fn step(random: &mut Random, number: usize, contexts: &dyn Contexts) -> Step
         0..40 => Request::Put(put(random, number, contexts)),
         40..68 => Request::Get(get(random, contexts)),
         68..80 => Request::Delete(delete(random, contexts)),
-        80..84 => {
+        80..83 => Request::Index(query(random)),
+        83 => {
             let (bucket_type, bucket, _) = name(random);
             Request::ListKeys(RpbListKeysReq { bucket, r#type: bucket_type, ..RpbListKeysReq::default() })
         }
@@ -158,7 +160,7 @@ fn put(random: &mut Random, number: usize, contexts: &dyn Contexts) -> RpbPutReq
     let values = ["", "a", "b", "\u{ff}\0"].map(str::to_owned);
     let value = if random.once_in(12) { "v".repeat(random.below(400)) } else { random.pick(&values) };
     // The last two of them are refused.
-    let offered = if random.once_in(6) { &INDEXES[..] } else { &INDEXES[..6] };
+    let offered = if random.once_in(6) { &INDEXES[..] } else { &INDEXES[..7] };
     let indexes: Vec<_> = (0..random.below(3)).map(|_| pair(random.pick(offered))).collect();
     let content = RpbContent {
         value: value.into(),
@@ -222,6 +224,34 @@ fn delete(random: &mut Random, contexts: &dyn Contexts) -> RpbDelReq {
         dw: random.rarely(20, &QUORUMS),
         n_val: random.rarely(20, &[0, 1, 2, 3, 4]),
         ..RpbDelReq::default()
+    }
+}
+
+/// A query that may be refused for its index or a bound, not for both.
+fn query(random: &mut Random) -> RpbIndexReq {
+    let (bucket_type, bucket, _) = name(random);
+    let (index, bounds): (&str, &[&str]) = match random.below(12) {
+        0..5 => ("w_bin", &["", "x", "y"]),
+        5..9 => ("N_int", &["-7", "0", "7", "+12", "99"]),
+        9 => ("$key", &["", "k", "l"]),
+        10 => ("$bucket", &["_"]),
+        _ => random.pick(&[("strange", &["1"][..]), ("n_int", &["seven"][..])]),
+    };
+    let mut bound = || Some(bytes(random.pick(bounds)));
+    let (key, range_min, range_max) = (bound(), bound(), bound());
+    let is_range = random.once_in(2);
+    RpbIndexReq {
+        bucket,
+        r#type: bucket_type,
+        index: Some(bytes(index)),
+        qtype: Some(i32::from(is_range)),
+        key: key.filter(|_| !is_range),
+        range_min: range_min.filter(|_| is_range),
+        range_max: range_max.filter(|_| is_range),
+        return_terms: random.rarely(2, &[true, false]),
+        stream: random.rarely(2, &[true, false]),
+        max_results: random.rarely(2, &[1, 2, 3, 100]),
+        ..RpbIndexReq::default()
     }
 }
 

@@ -1,9 +1,14 @@
 //! What every store must do. Each function here is run on each store.
 
-use ombak::domain::cell::{CellKey, Element, FieldKind, Path, Selection};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use ombak::domain::cell::{CellKey, Element, FieldKind, Path, Payload, Selection};
 use ombak::domain::context::CausalContext;
 use ombak::domain::dot::{ActorId, Dot, Time};
+use ombak::domain::index::{IndexRange, Posting};
 use ombak::domain::key::{BucketName, ObjectName};
+use ombak::domain::object::Content;
 use ombak::store::memory::MemoryStore;
 use ombak::store::{Store, StoreError};
 
@@ -66,6 +71,15 @@ suite! {
     buckets_may_share_a_long_beginning
     fields_and_members_may_be_long
     long_fields_are_swept_apart
+    an_index_holds_the_entries_of_all_values
+    entries_go_with_their_values
+    entries_that_are_unchecked_are_in_no_index
+    terms_are_in_order
+    a_range_has_both_its_ends
+    a_range_is_resumed_behind_any_posting
+    indexes_do_not_mix
+    keys_are_an_index
+    terms_and_keys_may_be_long
     records_are_kept
     record_names_may_be_any_bytes
     many_writes_may_wait_at_once
@@ -553,6 +567,194 @@ async fn long_fields_are_swept_apart(store: &dyn Store) {
     assert_eq!(live(store, &name).await, rest);
     let both = [Selection::Subtree(a), Selection::Subtree(b)];
     assert_eq!(read(store, &name, &both).await.all().len(), rest.len() - 1);
+}
+
+async fn an_index_holds_the_entries_of_all_values(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    let name = object("k");
+    let all = between("t_bin", "", "z");
+    let first = writer.put(&name, vec![], indexed("1", &[("t_bin", "a"), ("t_bin", "b")])).await;
+    let second = writer.put(&name, vec![], indexed("2", &[("t_bin", "b"), ("t_bin", "c")])).await;
+    assert_eq!(found(store, &all).await, ["a:k", "b:k", "c:k"]);
+    // Both hold `b`: it stays while one of them is there.
+    writer.put(&name, vec![siblings(&context(&[first]))], value("3")).await;
+    assert_eq!(found(store, &all).await, ["b:k", "c:k"]);
+    writer.put(&name, vec![siblings(&context(&[second]))], value("4")).await;
+    assert_eq!(found(store, &all).await, Vec::<String>::new());
+}
+
+async fn entries_go_with_their_values(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    let name = object("k");
+    let all = between("t_bin", "", "z");
+    let mut dot = writer.put(&name, vec![], indexed("1", &[("t_bin", "old"), ("t_bin", "same")])).await;
+    dot =
+        writer.put(&name, vec![siblings(&context(&[dot]))], indexed("2", &[("t_bin", "new"), ("t_bin", "same")])).await;
+    assert_eq!(found(store, &all).await, ["new:k", "same:k"]);
+    dot = writer.put(&name, vec![siblings(&context(&[dot]))], tombstone()).await;
+    assert_eq!(found(store, &all).await, Vec::<String>::new());
+    dot = writer.put(&name, vec![siblings(&context(&[dot]))], indexed("3", &[("t_bin", "again")])).await;
+    assert_eq!(found(store, &all).await, ["again:k"]);
+    // By the floor of one value, and with nothing left of the object.
+    let sibling = CellKey { path: Path::root(), element: Element::Sibling(dot.time) };
+    writer.update(&name, vec![element(sibling, &context(&[dot]))], vec![]).await;
+    assert_eq!(found(store, &all).await, Vec::<String>::new());
+    // A value that has grown out of its row, and back.
+    let long = "x".repeat(10_000);
+    dot = writer.put(&name, vec![], indexed(&long, &[("t_bin", "long")])).await;
+    dot = writer.put(&name, vec![siblings(&context(&[dot]))], indexed("4", &[("t_bin", "short")])).await;
+    assert_eq!(found(store, &all).await, ["short:k"]);
+    writer.update(&name, vec![siblings(&context(&[dot]))], vec![]).await;
+    assert_eq!(found(store, &all).await, Vec::<String>::new());
+}
+
+async fn entries_that_are_unchecked_are_in_no_index(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    let content = Content {
+        indexes: vec![(bytes("t_bin"), bytes("a")), (bytes("x_int"), bytes("none"))],
+        indexes_unchecked: true,
+        ..Content::default()
+    };
+    let dot = writer.put(&object("k"), vec![], Payload::Content(content.clone())).await;
+    assert_eq!(found(store, &between("t_bin", "", "z")).await, Vec::<String>::new());
+    assert_eq!(read_all(store, &object("k")).await.siblings().collect::<Vec<_>>(), [(dot, &content)]);
+    // Nor are those of a tombstone.
+    let deleted = Content { indexes: vec![(bytes("t_bin"), bytes("a"))], deleted: true, ..Content::default() };
+    writer.put(&object("gone"), vec![], Payload::Content(deleted)).await;
+    assert_eq!(found(store, &between("t_bin", "", "z")).await, Vec::<String>::new());
+}
+
+async fn terms_are_in_order(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    let huge = "123456789012345678901234567890123456789012345678901234567890";
+    let negative = format!("-{huge}");
+    let numbers = [&negative, "-256", "-255", "-10", "-9", "-1", "0", "1", "9", "10", "255", "256", "1000", huge];
+    let texts = ["", "\0", "\0\0", "\x01", "A", "a", "a\0", "a\0b", "a\x01", "aa", "b"];
+    for (key, number) in numbers.iter().rev().enumerate() {
+        writer.put(&object(format!("n{key}")), vec![], indexed("v", &[("n_int", number)])).await;
+    }
+    for (key, text) in texts.iter().rev().enumerate() {
+        writer.put(&object(format!("t{key:02}")), vec![], indexed("v", &[("t_bin", text)])).await;
+    }
+    let terms = async |range: IndexRange| -> Vec<String> {
+        found(store, &range).await.iter().map(|posting| posting.split(':').next().unwrap().to_owned()).collect()
+    };
+    let bound = format!("9{huge}");
+    assert_eq!(terms(between("n_int", format!("-{bound}"), bound)).await, numbers);
+    assert_eq!(terms(between("n_int", "-10", "10")).await, numbers[3..10]);
+    assert_eq!(terms(between("t_bin", "", "z")).await, texts);
+    // Equal terms are in the order of their keys.
+    for key in ["k2", "k1", "K", "k", "k10", "\u{e9}"] {
+        writer.put(&object(key), vec![], indexed("v", &[("s_bin", "x")])).await;
+    }
+    assert_eq!(found(store, &between("s_bin", "x", "x")).await, ["x:K", "x:k", "x:k1", "x:k10", "x:k2", "x:\u{e9}"]);
+}
+
+async fn a_range_has_both_its_ends(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    for term in ["a", "b", "ba", "c"] {
+        writer.put(&object(term), vec![], indexed("v", &[("t_bin", term)])).await;
+    }
+    for (min, max, expected) in [
+        ("a", "b", vec!["a:a", "b:b"]),
+        ("b", "b", vec!["b:b"]),
+        ("aa", "bz", vec!["b:b", "ba:ba"]),
+        ("c", "a", vec![]),
+        ("d", "z", vec![]),
+        ("", "", vec![]),
+    ] {
+        assert_eq!(found(store, &between("t_bin", min, max)).await, expected, "{min} to {max}");
+    }
+    assert_eq!(store.postings(&bucket("b"), &between("t_bin", "a", "z"), None, 0).await.unwrap(), []);
+}
+
+async fn a_range_is_resumed_behind_any_posting(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    for number in ["-1", "1", "3"] {
+        for key in ["k1", "k2"] {
+            writer.put(&object(format!("{key}{number}")), vec![], indexed("v", &[("n_int", number)])).await;
+        }
+    }
+    let range = between("n_int", "-1", "3");
+    let behind = async |term: &str, key: &str| -> Vec<Bytes> {
+        let IndexRange::Terms { from, .. } = between("n_int", term, term) else { panic!() };
+        let after = Posting { term: Some(from), key: bytes(key) };
+        let found = store.postings(&bucket("b"), &range, Some(&after), 100).await.unwrap();
+        found.into_iter().map(|posting| posting.key).collect()
+    };
+    assert_eq!(behind("1", "k11").await, ["k21", "k13", "k23"]);
+    assert_eq!(behind("1", "k15").await, ["k21", "k13", "k23"]);
+    assert_eq!(behind("2", "").await, ["k13", "k23"]);
+    assert_eq!(behind("3", "k3").await.len(), 0);
+    assert_eq!(behind("99", "").await.len(), 0);
+    assert_eq!(behind("-99", "z").await.len(), 6);
+}
+
+async fn indexes_do_not_mix(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    let other_type = BucketName { bucket_type: bytes("other"), bucket: bytes("b") };
+    let buckets = [bucket("b"), bucket("a"), bucket("b\0"), bucket("ba"), other_type];
+    for (number, bucket) in buckets.iter().enumerate() {
+        let number = number.to_string();
+        let name = ObjectName { bucket: bucket.clone(), key: bytes(&number) };
+        let entries = [("t_bin", &number[..]), ("t\0_bin", "x"), ("tt_bin", "x"), ("t_int", "7")];
+        writer.put(&name, vec![], indexed("v", &entries)).await;
+    }
+    for (number, bucket) in buckets.iter().enumerate() {
+        let all = postings(store, bucket, &between("t_bin", "", "z"), 2).await;
+        let keys: Vec<_> = all.into_iter().map(|posting| posting.key).collect();
+        assert_eq!(keys, [number.to_string()]);
+    }
+}
+
+async fn keys_are_an_index(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    let long = |last: &str| "key4".to_owned() + &"x".repeat(9_000) + last;
+    let mut names: Vec<String> = (0..7).map(|number| format!("key{number}")).collect();
+    names.extend(["1", "2", "3", "4", "5"].map(long));
+    names.sort();
+    for key in names.iter().rev() {
+        writer.put(&object(key), vec![], value("v")).await;
+    }
+    writer.put(&object("key2x"), vec![], tombstone()).await;
+    writer.put(&ObjectName { bucket: bucket("c"), key: bytes("key3") }, vec![], value("v")).await;
+    writer.update(&object("key9"), vec![], members(&Path::root(), 0..2)).await;
+    names.push("key9".into());
+
+    assert_eq!(found(store, &IndexRange::BUCKET).await, names);
+    assert_eq!(found(store, &between("$key", "key1x", "key3")).await, ["key2", "key3"]);
+    assert_eq!(found(store, &between("$key", "key9", "key1")).await, Vec::<String>::new());
+    assert_eq!(found(store, &between("$key", long("2"), long("4"))).await, ["2", "3", "4"].map(long));
+    let keys = |from, to| IndexRange::Keys { from, to };
+    let excluded = |key: &str| Bound::Excluded(bytes(key));
+    assert_eq!(found(store, &keys(excluded("key1"), excluded("key3"))).await, ["key2"]);
+    assert_eq!(found(store, &keys(excluded(&long("2")), excluded(&long("4")))).await, [long("3")]);
+    assert_eq!(found(store, &keys(excluded("key5"), Bound::Unbounded)).await, ["key6", "key9"]);
+    assert_eq!(found(store, &keys(Bound::Unbounded, excluded("key1"))).await, ["key0"]);
+}
+
+async fn terms_and_keys_may_be_long(store: &dyn Store) {
+    let mut writer = Writer::new(store);
+    let long = |last: &str| "x".repeat(9_000) + last;
+    let terms = ["b".to_owned(), long(""), long("1"), long("2"), long("3"), "xy".to_owned(), "z".to_owned()];
+    let keys = ["k".to_owned(), long("1"), long("2")];
+    for term in terms.iter().rev() {
+        for key in keys.iter().rev() {
+            let name = object(format!("{key}{}", term.len()));
+            writer.put(&name, vec![], indexed("v", &[("t_bin", term), ("n_int", "5")])).await;
+        }
+    }
+    let expected = |term: &String| {
+        let mut all: Vec<_> = keys.iter().map(|key| format!("{term}:{key}{}", term.len())).collect();
+        all.sort();
+        all
+    };
+    // Terms of one length share their objects, so that each of these objects has several values.
+    assert_eq!(found(store, &between("t_bin", "", "zz")).await, terms.iter().flat_map(expected).collect::<Vec<_>>());
+    let piece = between("t_bin", long("1"), long("2"));
+    assert_eq!(found(store, &piece).await, terms[2..4].iter().flat_map(expected).collect::<Vec<_>>());
+    assert_eq!(found(store, &between("t_bin", long("4"), long("5"))).await, Vec::<String>::new());
+    assert_eq!(found(store, &between("n_int", "5", "5")).await.len(), keys.len() * 4);
 }
 
 async fn records_are_kept(store: &dyn Store) {

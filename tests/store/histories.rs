@@ -1,16 +1,18 @@
 //! Random histories: the embedded store against the model, whose every floor is forgotten at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ombak::domain::cell::{Cell, CellKey, Element, FieldKind, Floor, FloorTarget, Path, Selection};
 use ombak::domain::context::CausalContext;
 use ombak::domain::delta::Delta;
 use ombak::domain::dot::{ActorId, Dot, Time};
+use ombak::domain::index::{Entry, IndexRange, Posting};
 use ombak::domain::key::ObjectName;
 use ombak::domain::object;
 use ombak::domain::replica::Replica;
 use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowLimits};
+use ombak::store::memory::MemoryStore;
 use ombak::store::{Store, Ticket};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -62,8 +64,13 @@ enum Seen {
 enum Put {
     Presence,
     Element(usize, usize),
-    Members { path: usize, first: u32, count: u32 },
-    Value,
+    Members {
+        path: usize,
+        first: u32,
+        count: u32,
+    },
+    /// A value with index entries, by their numbers.
+    Value(Vec<usize>),
     Tombstone,
 }
 
@@ -92,7 +99,7 @@ fn put(members_max: u32) -> impl Strategy<Value = Put> {
         1 => Just(Put::Presence),
         4 => (0..PATHS, 0..9_usize).prop_map(|(path, element)| Put::Element(path, element)),
         4 => members.prop_map(|(path, first, count)| Put::Members { path, first, count }),
-        1 => Just(Put::Value),
+        3 => vec(0..ENTRIES.len(), 0..4).prop_map(Put::Value),
         1 => Just(Put::Tombstone),
     ]
 }
@@ -134,6 +141,39 @@ fn paths() -> [Path; PATHS] {
     ]
 }
 
+/// Entries of two kinds of indexes.
+const ENTRIES: [(&str, &str); 9] = [
+    ("n_int", "-10"),
+    ("n_int", "-9"),
+    ("n_int", "9"),
+    ("n_int", "10"),
+    ("t_bin", ""),
+    ("t_bin", "a\0"),
+    ("t_bin", LONG),
+    ("t_bin", "LONG and more"),
+    ("u_bin", "a"),
+];
+
+/// Stands for a term whose row is cut.
+const LONG: &str = "LONG";
+
+fn entry(number: usize) -> (&'static str, String) {
+    let (index, term) = ENTRIES[number];
+    (index, term.replace(LONG, &"x".repeat(9_000)))
+}
+
+/// What is asked of the indexes.
+fn ranges() -> [IndexRange; 6] {
+    [
+        IndexRange::BUCKET,
+        between("$key", "l", "m"),
+        between("n_int", "-9", "10"),
+        between("t_bin", "", "z"),
+        between("t_bin", entry(7).1, "z"),
+        between("u_bin", "a", "a"),
+    ]
+}
+
 fn path(number: usize) -> Path {
     paths()[number].clone()
 }
@@ -160,6 +200,8 @@ struct Known {
 struct World {
     options: EmbeddedOptions,
     store: Option<EmbeddedStore>,
+    /// Told the same, and asked the same of its indexes.
+    memory: MemoryStore,
     objects: BTreeMap<ObjectName, Known>,
     time: u64,
     pending: Vec<Ticket>,
@@ -169,7 +211,8 @@ impl World {
     fn new(options: EmbeddedOptions) -> Self {
         let store = EmbeddedStore::open(options.clone()).unwrap();
         let objects = names().into_iter().map(|name| (name, Known::default())).collect();
-        Self { options, store: Some(store), objects, time: 0, pending: Vec::new() }
+        let memory = MemoryStore::new(ACTOR);
+        Self { options, store: Some(store), memory, objects, time: 0, pending: Vec::new() }
     }
 
     fn store(&self) -> &EmbeddedStore {
@@ -186,6 +229,7 @@ impl World {
                 known.replica.forget_floors();
                 let cells = known.replica.select(&Selection::whole_object());
                 known.contexts.push(cells.all().iter().map(|cell| cell.dot).collect());
+                self.pending.push(self.memory.commit(name.clone(), delta.clone()));
                 self.pending.push(self.store().commit(name, delta));
                 if wait {
                     self.check().await;
@@ -216,7 +260,11 @@ impl World {
                     keys.extend(members(&path(number), first..first + count));
                 }
                 // A request writes one plain value at most.
-                Put::Value => cells = vec![value(&self.time.to_string())],
+                Put::Value(numbers) => {
+                    let entries: Vec<_> = numbers.into_iter().map(entry).collect();
+                    let entries: Vec<_> = entries.iter().map(|(index, term)| (*index, &term[..])).collect();
+                    cells = vec![indexed(&self.time.to_string(), &entries)];
+                }
                 Put::Tombstone => cells = vec![tombstone()],
             }
         }
@@ -285,6 +333,30 @@ impl World {
             assert_eq!(keys(self.store(), &name.bucket, 1).await, expected);
         }
         assert_eq!(buckets(self.store(), 1).await, listed.into_keys().collect::<Vec<_>>());
+        self.check_indexes().await;
+    }
+
+    /// Compares the ranges with what a look at every value finds.
+    async fn check_indexes(&self) {
+        for bucket in names().map(|name| name.bucket) {
+            for range in ranges() {
+                let of_bucket = self.objects.iter().filter(|(name, _)| name.bucket == bucket);
+                let all = of_bucket.flat_map(|(name, known)| match &range {
+                    IndexRange::Keys { .. } => {
+                        let listed = object::exists(&known.replica.select(&Selection::values()));
+                        Vec::from_iter(listed.then(|| Posting { term: None, key: name.key.clone() }))
+                    }
+                    IndexRange::Terms { index, .. } => {
+                        let terms = entries_of(known).into_iter().filter(|entry| entry.index == *index);
+                        terms.map(|entry| Posting { term: Some(entry.term), key: name.key.clone() }).collect()
+                    }
+                });
+                let expected: BTreeSet<Posting> = all.filter(|posting| range.contains(posting)).collect();
+                let expected: Vec<Posting> = expected.into_iter().collect();
+                assert_eq!(postings(self.store(), &bucket, &range, 2).await, expected);
+                assert_eq!(postings(&self.memory, &bucket, &range, 3).await, expected);
+            }
+        }
     }
 
     async fn reopen(&mut self, sweeps: bool) {
@@ -298,13 +370,14 @@ impl World {
     }
 
     /// Compares once more after a restart, and then the number of rows: one for the actor, one for the header of each object
-    /// with the presence of its root, and one for each other cell where nothing is packed. The sweep leaves nothing else.
+    /// with the presence of its root, one for each index entry, and one for each other cell where nothing is packed. The sweep
+    /// leaves nothing else.
     async fn finish(mut self) {
         self.reopen(true).await;
         let mut rows = 1;
         for known in self.objects.values().filter(|known| !known.replica.is_empty()) {
             let presence = known.replica.select(&[Selection::Key(presence(&Path::root()))]);
-            rows += 1 + known.replica.cell_count() - presence.all().len();
+            rows += 1 + known.replica.cell_count() - presence.all().len() + entries_of(known).len();
         }
         if self.options.rows.packed_cells_max == 0 {
             sweep_to(self.store(), rows as u64).await.unwrap();
@@ -313,6 +386,12 @@ impl World {
         }
         self.check().await;
     }
+}
+
+/// The index entries of an object's values together.
+fn entries_of(known: &Known) -> BTreeSet<Entry> {
+    let cells = known.replica.select(&[Selection::Siblings]);
+    cells.siblings().flat_map(|(_, content)| content.index_entries().collect::<Vec<_>>()).collect()
 }
 
 fn play(history: Vec<Step>, rows: RowLimits) {

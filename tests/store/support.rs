@@ -12,6 +12,7 @@ use ombak::domain::context::CausalContext;
 use ombak::domain::datatype::hll::{Registers, Sketch};
 use ombak::domain::delta::Delta;
 use ombak::domain::dot::{ActorId, Dot, Time};
+use ombak::domain::index::{self, IndexRange, Posting};
 use ombak::domain::key::{BucketName, ObjectName};
 use ombak::domain::object::{Content, Link};
 use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowLimits};
@@ -75,6 +76,16 @@ pub fn value(text: &str) -> Payload {
     Payload::Content(Content { value: bytes(text), ..Content::default() })
 }
 
+/// A plain value with index entries.
+pub fn indexed(text: &str, entries: &[(&str, &str)]) -> Payload {
+    let pairs = entries.iter().map(|(name, value)| (bytes(name), bytes(value))).collect();
+    Payload::Content(Content { value: bytes(text), indexes: index::normalize(pairs).unwrap(), ..Content::default() })
+}
+
+pub fn between(index: &str, min: impl AsRef<[u8]>, max: impl AsRef<[u8]>) -> IndexRange {
+    IndexRange::between(index.as_bytes(), bytes(min), bytes(max)).unwrap()
+}
+
 pub fn tombstone() -> Payload {
     Payload::Content(Content::tombstone(Duration::from_secs(5)))
 }
@@ -89,6 +100,7 @@ pub fn full_value() -> Payload {
         links: vec![Link { bucket: Some(bytes("b")), key: None, tag: Some(bytes("")) }, Link::default()],
         user_metadata: vec![(bytes("a"), bytes("1")), (bytes("a"), bytes("1")), (bytes(""), bytes(""))],
         indexes: vec![(bytes("x_int"), bytes("5"))],
+        indexes_unchecked: false,
         modified: Duration::from_micros(1_700_000_000_123_456),
         deleted: false,
     })
@@ -195,6 +207,35 @@ pub async fn keys(store: &dyn Store, bucket: &BucketName, page: usize) -> Vec<By
             return sorted(all);
         }
     }
+}
+
+/// All postings of a range, by pages of a size. No page is longer, and none but the last is shorter.
+pub async fn postings(store: &dyn Store, bucket: &BucketName, range: &IndexRange, page: usize) -> Vec<Posting> {
+    let mut all: Vec<Posting> = Vec::new();
+    loop {
+        let found = store.postings(bucket, range, all.last(), page).await.unwrap();
+        assert!(found.len() <= page);
+        let done = found.len() < page;
+        all.extend(found);
+        if done {
+            assert!(all.is_sorted_by(|a, b| a < b), "out of order, or twice");
+            return all;
+        }
+    }
+}
+
+/// The same as terms and keys in text, a key without a term alone.
+pub async fn found(store: &dyn Store, range: &IndexRange) -> Vec<String> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let posting = |posting: Posting| match posting.term {
+        Some(term) => format!("{}:{}", text(term.as_bytes()), text(&posting.key)),
+        None => text(&posting.key),
+    };
+    let all = postings(store, &bucket("b"), range, 100).await;
+    for page in [1, 2, 3] {
+        assert_eq!(postings(store, &bucket("b"), range, page).await, all, "by {page}");
+    }
+    all.into_iter().map(posting).collect()
 }
 
 /// All buckets of the default type, sorted, by pages of a size.

@@ -4,6 +4,7 @@
 //! [`value::fold`] turns live cells into a value. The rules are those of `datatypes.md` §16.1.
 
 pub mod hll;
+pub mod limits;
 pub mod update;
 pub mod value;
 

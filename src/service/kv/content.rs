@@ -34,6 +34,7 @@ pub(in crate::service) fn from_message(message: RpbContent) -> Content {
             .collect(),
         user_metadata: message.usermeta.into_iter().map(pair).collect(),
         indexes: message.indexes.into_iter().map(pair).collect(),
+        indexes_unchecked: false,
         modified: Duration::ZERO,
         deleted: message.deleted == Some(true),
     }

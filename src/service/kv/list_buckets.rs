@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::list_keys::FRAMES_AHEAD;
-use super::name::no_bucket_type;
+use super::name::listing_refusal;
 use crate::domain::key::DEFAULT_TYPE;
-use crate::engine::{EngineError, ListBuckets};
+use crate::engine::ListBuckets;
 use crate::message::Reply;
 use crate::message::generated::{RpbListBucketsReq, RpbListBucketsResp};
 use crate::service::error::Refusal;
@@ -30,10 +30,7 @@ pub(in crate::service) async fn list_buckets(service: &Service, request: RpbList
     let bucket_type = request.r#type.unwrap_or(Bytes::from_static(DEFAULT_TYPE));
     let patience = timeout(request.timeout).unwrap_or(TIMEOUT_DEFAULT);
     let listing = service.engine.list_buckets(bucket_type.clone(), patience, service.options.list_buckets_chunk);
-    let listing = listing.map_err(|error| match error {
-        EngineError::NoSuchType => no_bucket_type(&bucket_type),
-        other => other.into(),
-    })?;
+    let listing = listing.map_err(|error| listing_refusal(error, &bucket_type))?;
     if streams { Ok(stream(listing)) } else { collect(listing).await }
 }
 

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::name::no_bucket_type;
+use super::name::listing_refusal;
 use crate::domain::key::BucketName;
-use crate::engine::EngineError;
 use crate::message::Reply;
 use crate::message::generated::{RpbListKeysReq, RpbListKeysResp};
 use crate::service::error::Refusal;
@@ -15,7 +14,7 @@ use crate::service::{Answer, Service};
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// Frames read ahead of the connection.
-pub(super) const FRAMES_AHEAD: usize = 2;
+pub(in crate::service) const FRAMES_AHEAD: usize = 2;
 
 pub(in crate::service) fn list_keys(service: &Service, request: RpbListKeysReq) -> Result<Answer, Refusal> {
     if !service.options.listings.keys {
@@ -25,10 +24,7 @@ pub(in crate::service) fn list_keys(service: &Service, request: RpbListKeysReq) 
     let patience = timeout(request.timeout).unwrap_or(TIMEOUT_DEFAULT);
     let bucket_type = bucket.bucket_type.clone();
     let listing = service.engine.list_keys(bucket, patience, service.options.list_keys_chunk);
-    let mut listing = listing.map_err(|error| match error {
-        EngineError::NoSuchType => no_bucket_type(&bucket_type),
-        other => other.into(),
-    })?;
+    let mut listing = listing.map_err(|error| listing_refusal(error, &bucket_type))?;
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
     tokio::spawn(async move {
         loop {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::domain::key::BucketName;
+use crate::engine::EngineError;
 use crate::service::error::Refusal;
 
 /// The bucket of a request, and its key, neither of them empty. The order of the checks shows.
@@ -22,6 +23,14 @@ pub(in crate::service) fn checked(
         return Err(Refusal::open("Type cannot be zero-length"));
     }
     Ok(BucketName::new(bucket_type, bucket))
+}
+
+/// The error of a listing, a query or a fold that does not begin.
+pub(in crate::service) fn listing_refusal(error: EngineError, bucket_type: &[u8]) -> Refusal {
+    match error {
+        EngineError::NoSuchType => no_bucket_type(bucket_type),
+        other => other.into(),
+    }
 }
 
 /// The error of listings and bucket properties for a type that is not there.

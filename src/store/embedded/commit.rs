@@ -21,6 +21,7 @@ use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path, Payl
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
 use crate::domain::dot::{Dot, Time};
+use crate::domain::index::Entry;
 use crate::domain::key::ObjectName;
 use crate::store::{StoreError, Ticket};
 
@@ -302,17 +303,28 @@ impl<'a> Batch<'a> {
 struct ObjectChange<'a, 'b> {
     batch: &'a mut Batch<'b>,
     limits: RowLimits,
+    object: &'a ObjectName,
     name: RowKey,
     header: Header,
     stored: Option<Header>,
+    /// Index entries of the values that go.
+    ended: BTreeSet<Entry>,
+    /// Index entries of the values that come.
+    begun: BTreeSet<Entry>,
 }
 
 impl<'a, 'b> ObjectChange<'a, 'b> {
-    fn begin(batch: &'a mut Batch<'b>, limits: RowLimits, name: &ObjectName, dot: Dot) -> Result<Self, StoreError> {
-        let name = layout::name(name);
+    fn begin(
+        batch: &'a mut Batch<'b>,
+        limits: RowLimits,
+        object: &'a ObjectName,
+        dot: Dot,
+    ) -> Result<Self, StoreError> {
+        let name = layout::name(object);
         let stored = rows::header(batch, &name)?;
         let header = stored.clone().unwrap_or_else(|| Header::new(RowId::of(dot)));
-        Ok(Self { batch, limits, name, header, stored })
+        let (ended, begun) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Self { batch, limits, object, name, header, stored, ended, begun })
     }
 
     fn apply(mut self, delta: Delta) -> Result<(), StoreError> {
@@ -326,6 +338,7 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         for cell in &delta.puts {
             self.put(cell);
         }
+        self.write_index()?;
         self.spread_when_large();
         if self.header.is_empty() {
             if self.stored.is_some() {
@@ -387,8 +400,13 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         siblings.retain(|sibling| sibling.dot != cell.dot);
         let taken: BTreeSet<u32> = siblings.iter().map(|sibling| sibling.slot).collect();
         let slot = (0..=u32::MAX).find(|slot| !taken.contains(slot)).unwrap_or_default();
-        let deleted = matches!(&cell.payload, Payload::Content(content) if content.deleted);
-        siblings.push(SiblingEntry { dot: cell.dot, slot, deleted });
+        let Payload::Content(content) = &cell.payload else { return };
+        let mut indexed = false;
+        for entry in content.index_entries() {
+            indexed = true;
+            self.begun.insert(entry);
+        }
+        siblings.push(SiblingEntry { dot: cell.dot, slot, deleted: content.deleted, indexed });
         self.put_row(layout::sibling(self.header.id, slot), record::encode_cell(None, cell));
     }
 
@@ -396,19 +414,48 @@ impl<'a, 'b> ObjectChange<'a, 'b> {
         match &floor.target {
             FloorTarget::Siblings => self.end_siblings(|dot| floor.context.covers(dot)),
             FloorTarget::Element(CellKey { element: Element::Sibling(time), .. }) => {
-                self.end_siblings(|dot| dot.time == *time && floor.context.covers(dot));
+                self.end_siblings(|dot| dot.time == *time && floor.context.covers(dot))
             }
-            FloorTarget::Element(key) => return self.end_element(key, &floor.context),
-            FloorTarget::Subtree(path) => return self.end_subtree(path, &floor.context),
+            FloorTarget::Element(key) => self.end_element(key, &floor.context),
+            FloorTarget::Subtree(path) => self.end_subtree(path, &floor.context),
+        }
+    }
+
+    fn end_siblings(&mut self, ended: impl Fn(Dot) -> bool) -> Result<(), StoreError> {
+        let gone: Vec<SiblingEntry> = self.header.siblings.extract_if(.., |sibling| ended(sibling.dot)).collect();
+        for sibling in gone {
+            if sibling.indexed {
+                let content = rows::plain_value(self.view(), self.header.id, &sibling)?;
+                self.ended.extend(content.index_entries());
+            }
+            self.delete_row(layout::sibling(self.header.id, sibling.slot));
         }
         Ok(())
     }
 
-    fn end_siblings(&mut self, ended: impl Fn(Dot) -> bool) {
-        let gone: Vec<SiblingEntry> = self.header.siblings.extract_if(.., |sibling| ended(sibling.dot)).collect();
-        for sibling in gone {
-            self.delete_row(layout::sibling(self.header.id, sibling.slot));
+    /// Brings the rows of indexes to what the values now hold. An entry that one value had and another has keeps its row.
+    fn write_index(&mut self) -> Result<(), StoreError> {
+        let begun = std::mem::take(&mut self.begun);
+        let mut ended = std::mem::take(&mut self.ended);
+        for entry in begun.difference(&ended) {
+            let row = layout::posting(self.object, &entry.index, &entry.term);
+            let value = record::encode_posting(&row);
+            self.batch.put(row.row, value);
         }
+        ended.retain(|entry| !begun.contains(entry));
+        if ended.is_empty() {
+            return Ok(());
+        }
+        for sibling in self.header.siblings.iter().filter(|sibling| sibling.indexed) {
+            let content = rows::plain_value(self.view(), self.header.id, sibling)?;
+            content.index_entries().for_each(|entry| {
+                ended.remove(&entry);
+            });
+        }
+        for entry in ended {
+            self.batch.delete(layout::posting(self.object, &entry.index, &entry.term).row);
+        }
+        Ok(())
     }
 
     fn end_element(&mut self, key: &CellKey, context: &CausalContext) -> Result<(), StoreError> {

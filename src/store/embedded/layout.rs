@@ -9,10 +9,12 @@
 //! | `n` | type, bucket, key | the object's [`Header`](super::record::Header) |
 //! | `s` | object id, slot | one sibling: the header says which |
 //! | `c` | content id, path, element, actor | one cell of data type content, or a floor |
+//! | `i` | type, bucket, index, term, key | an entry of an index; the row says nothing more |
 //! | `q` | content id, path | work for the sweep |
 //!
 //! Parts of variable length are escaped so that keys sort as the parts do: 0x00 is written 0x00 0xFF, and 0x00 0x01 ends a
-//! part. A key that would be longer than [`KEY_BYTES_MAX`] is cut there and followed by the SHA-256 of the whole; the row's
+//! part. Integer terms sort as numbers: a sign, the number of digits, the digits, the latter two turned round below zero. A
+//! key that would be longer than [`KEY_BYTES_MAX`] is cut there and followed by the SHA-256 of the whole; the row's
 //! value then carries the whole key, and scans go by the cut prefix and compare.
 
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::cell::{CellKey, Element, FieldKind, FieldName, Path};
 use crate::domain::dot::{ActorId, Dot};
+use crate::domain::index::{Integer, Posting, Term, TermKind};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::store::StoreError;
 
@@ -31,6 +34,7 @@ const OWN: u8 = b'o';
 const NAMES: u8 = b'n';
 pub(super) const SIBLINGS: u8 = b's';
 const CELLS: u8 = b'c';
+const INDEXES: u8 = b'i';
 const QUEUE: u8 = b'q';
 
 const ESCAPE: u8 = 0x00;
@@ -76,6 +80,11 @@ impl RowKey {
         row.extend_from_slice(&Sha256::digest(&key));
         Self { row: row.into(), whole: Some(key.into()) }
     }
+}
+
+/// Whether a row's key was cut: its row is no neighbour of those before and after it, other than by what it was cut to.
+pub(super) fn is_cut(row: &[u8]) -> bool {
+    row.len() > KEY_BYTES_MAX
 }
 
 /// The prefix by which to scan for keys that begin with this one.
@@ -134,6 +143,12 @@ pub(super) fn bucket_type(bucket_type: &[u8]) -> Vec<u8> {
     key
 }
 
+/// The key that a whole name key has behind its bucket's prefix, as the index of the bucket's keys has it.
+pub(super) fn parse_name_in_bucket(rest: &[u8]) -> Result<Posting, StoreError> {
+    let (key, rest) = take_part(rest).ok_or(StoreError::Damaged { what: "name" })?;
+    if rest.is_empty() { Ok(Posting { term: None, key }) } else { Err(StoreError::Damaged { what: "name" }) }
+}
+
 /// The object that a whole name key names.
 pub(super) fn parse_name(key: &[u8]) -> Result<ObjectName, StoreError> {
     let damaged = StoreError::Damaged { what: "name" };
@@ -145,6 +160,45 @@ pub(super) fn parse_name(key: &[u8]) -> Result<ObjectName, StoreError> {
         return Err(damaged);
     }
     Ok(ObjectName { bucket: BucketName { bucket_type, bucket }, key })
+}
+
+/// What the keys of an index's entries begin with.
+pub(super) fn index(bucket: &BucketName, index: &[u8]) -> Vec<u8> {
+    let mut key = vec![INDEXES];
+    put_part(&mut key, &bucket.bucket_type);
+    put_part(&mut key, &bucket.bucket);
+    put_part(&mut key, index);
+    key
+}
+
+/// What the keys of an index's entries with one term begin with.
+pub(super) fn index_term(bucket: &BucketName, index: &[u8], term: &Term) -> Vec<u8> {
+    let mut key = self::index(bucket, index);
+    match term {
+        Term::Binary(value) => put_part(&mut key, value),
+        Term::Integer(integer) => put_integer(&mut key, integer),
+    }
+    key
+}
+
+pub(super) fn posting(name: &ObjectName, index: &[u8], term: &Term) -> RowKey {
+    let mut key = index_term(&name.bucket, index, term);
+    put_part(&mut key, &name.key);
+    RowKey::of(key)
+}
+
+/// What a whole key of the index table says behind its index's prefix.
+pub(super) fn parse_posting(rest: &[u8], kind: TermKind) -> Result<Posting, StoreError> {
+    try_parse_posting(rest, kind).ok_or(StoreError::Damaged { what: "index entry" })
+}
+
+fn try_parse_posting(rest: &[u8], kind: TermKind) -> Option<Posting> {
+    let (term, rest) = match kind {
+        TermKind::Binary => take_part(rest).map(|(value, rest)| (Term::Binary(value), rest))?,
+        TermKind::Integer => take_integer(rest).map(|(integer, rest)| (Term::Integer(integer), rest))?,
+    };
+    let (key, rest) = take_part(rest)?;
+    rest.is_empty().then_some(Posting { term: Some(term), key })
 }
 
 pub(super) fn sibling(id: RowId, slot: u32) -> Bytes {
@@ -317,6 +371,50 @@ fn take_part(bytes: &[u8]) -> Option<(Bytes, &[u8])> {
     }
 }
 
+const NEGATIVE: u8 = 0x01;
+const NOT_NEGATIVE: u8 = 0x02;
+
+fn put_integer(key: &mut Vec<u8>, integer: &Integer) {
+    let digits = integer.digits();
+    let count = u16::try_from(digits.len()).expect("integers have few digits");
+    if integer.is_negative() {
+        key.push(NEGATIVE);
+        key.extend_from_slice(&(!count).to_be_bytes());
+        key.extend(digits.iter().map(turned));
+    } else {
+        key.push(NOT_NEGATIVE);
+        key.extend_from_slice(&count.to_be_bytes());
+        key.extend_from_slice(digits);
+    }
+}
+
+fn take_integer(bytes: &[u8]) -> Option<(Integer, &[u8])> {
+    let (&sign, rest) = bytes.split_first()?;
+    let (&count, rest) = rest.split_first_chunk()?;
+    let count = u16::from_be_bytes(count);
+    let (count, negative) = match sign {
+        NEGATIVE => (!count, true),
+        NOT_NEGATIVE => (count, false),
+        _ => return None,
+    };
+    let (digits, rest) = rest.split_at_checked(count.into())?;
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let text: Vec<u8> = match negative {
+        true => [b'-'].into_iter().chain(digits.iter().map(turned)).collect(),
+        false => digits.to_vec(),
+    };
+    let text = Bytes::from(text);
+    // Each number has one spelling, so that it has one row.
+    Integer::parse(&text).filter(|integer| *integer.text() == text).map(|integer| (integer, rest))
+}
+
+/// A decimal digit such that the greater becomes the smaller.
+fn turned(digit: &u8) -> u8 {
+    b'0' + (b'9' - digit)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -347,6 +445,15 @@ mod tests {
             bytes().prop_map(Element::Member),
         ];
         (fields, element).prop_map(|(fields, element)| CellKey { path: Path::from(fields), element })
+    }
+
+    fn term(kind: TermKind) -> BoxedStrategy<Term> {
+        match kind {
+            TermKind::Binary => bytes().prop_map(Term::Binary).boxed(),
+            TermKind::Integer => "-?[0-9]{1,3}|-?[0-9]{1,80}"
+                .prop_map(|text| Term::Integer(Integer::parse(&Bytes::from(text)).unwrap()))
+                .boxed(),
+        }
     }
 
     const ID: RowId = RowId([7; 16]);
@@ -382,11 +489,58 @@ mod tests {
         }
 
         #[test]
+        fn postings_come_back_and_sort_as_terms_and_keys_do(
+            (a, b) in prop_oneof![
+                (term(TermKind::Integer), term(TermKind::Integer)),
+                (term(TermKind::Binary), term(TermKind::Binary)),
+            ],
+            (key_a, key_b) in (bytes(), bytes()),
+        ) {
+            let bucket = BucketName::new(None, Bytes::from_static(b"b\0"));
+            let index = b"x\0_bin";
+            let row = |term: &Term, key: &Bytes| {
+                posting(&ObjectName { bucket: bucket.clone(), key: key.clone() }, index, term)
+            };
+            let (row_a, row_b) = (row(&a, &key_a), row(&b, &key_b));
+            let prefix = self::index(&bucket, index);
+            for (row, term, key) in [(&row_a, &a, &key_a), (&row_b, &b, &key_b)] {
+                let whole = row.whole.as_ref().unwrap_or(&row.row);
+                let kind = if matches!(term, Term::Integer(_)) { TermKind::Integer } else { TermKind::Binary };
+                let found = parse_posting(whole.strip_prefix(&prefix[..]).unwrap(), kind).unwrap();
+                prop_assert_eq!(found, Posting { term: Some(term.clone()), key: key.clone() });
+                prop_assert!(row.row.starts_with(scan_prefix(&index_term(&bucket, index, term))));
+                prop_assert_eq!(is_cut(&row.row), row.whole.is_some());
+            }
+            let (whole_a, whole_b) = (row_a.whole.as_ref().unwrap_or(&row_a.row), row_b.whole.as_ref().unwrap_or(&row_b.row));
+            prop_assert_eq!((&a, &key_a).cmp(&(&b, &key_b)), whole_a.cmp(whole_b));
+            prop_assert_eq!((&a, &key_a) == (&b, &key_b), row_a.row == row_b.row);
+        }
+
+        #[test]
         fn strange_keys_are_damage_and_no_panic(key in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = parse_cell(&key);
             let _ = parse_name(&key);
             let _ = record_name(&Bytes::copy_from_slice(&key));
             let _ = parse_queue(&key);
+            let _ = parse_posting(&key, TermKind::Integer);
+            let _ = parse_posting(&key, TermKind::Binary);
+            let _ = parse_name_in_bucket(&key);
+        }
+    }
+
+    #[test]
+    fn an_integer_has_one_spelling() {
+        assert!(take_integer(&[NOT_NEGATIVE, 0, 1, b'7']).is_some());
+        assert!(take_integer(&[NEGATIVE, 0xff, 0xfe, b'2']).is_some());
+        for strange in [
+            &[NOT_NEGATIVE, 0, 2, b'0', b'7'][..],
+            &[NOT_NEGATIVE, 0, 0],
+            &[NEGATIVE, 0xff, 0xfe, b'9'],
+            &[NOT_NEGATIVE, 0, 1, b'x'],
+            &[NEGATIVE, 0, 1, b'7'],
+            &[3, 0, 1, b'7'],
+        ] {
+            assert!(take_integer(strange).is_none(), "{strange:?}");
         }
     }
 

@@ -30,6 +30,7 @@ use super::{Content, Store, StoreError, StoreFuture, Ticket};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
+use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
 
 /// The layout of a data directory that this release writes. Others are refused.
@@ -271,6 +272,17 @@ impl Store for EmbeddedStore {
     ) -> StoreFuture<'a, Vec<Bytes>> {
         let (rows, bucket_type, after) = (self.rows.clone(), bucket_type.clone(), after.cloned());
         blocking(move || rows.buckets(&bucket_type, after, limit))
+    }
+
+    fn postings<'a>(
+        &'a self,
+        bucket: &'a BucketName,
+        range: &'a IndexRange,
+        after: Option<&'a Posting>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Posting>> {
+        let (rows, bucket, range, after) = (self.rows.clone(), bucket.clone(), range.clone(), after.cloned());
+        blocking(move || rows.postings(&bucket, &range, after.as_ref(), limit))
     }
 
     fn records(&self) -> StoreFuture<'_, Vec<(Bytes, Bytes)>> {

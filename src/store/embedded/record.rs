@@ -76,6 +76,8 @@ pub(super) struct SiblingEntry {
     pub(super) slot: u32,
     /// Whether it is a tombstone.
     pub(super) deleted: bool,
+    /// Whether it has entries in indexes, so that it must be read when it goes.
+    pub(super) indexed: bool,
 }
 
 impl Header {
@@ -138,7 +140,7 @@ impl Header {
             out.put_u64(sibling.dot.time.0);
             out.put_u64(sibling.dot.actor.0);
             out.put_u32(sibling.slot);
-            out.put_u8(u8::from(sibling.deleted));
+            out.put_u8(u8::from(sibling.deleted) * SIBLING_DELETED + u8::from(sibling.indexed) * SIBLING_INDEXED);
         }
         out.put_u8(u8::from(self.packed.is_some()));
         if let Some(packed) = &self.packed {
@@ -197,14 +199,18 @@ impl Header {
 
 /// Actor, mark, time.
 const ACTOR_BYTES: usize = 8 + 1 + 8;
-/// Dot, slot, mark.
+/// Dot, slot, marks.
 const SIBLING_BYTES: usize = 16 + 4 + 1;
+const SIBLING_DELETED: u8 = 1;
+const SIBLING_INDEXED: u8 = 2;
 
 fn take_sibling(value: &mut Bytes) -> Option<SiblingEntry> {
     let time = Time(value.try_get_u64().ok()?);
     let actor = ActorId(value.try_get_u64().ok()?);
     let slot = value.try_get_u32().ok()?;
-    Some(SiblingEntry { dot: Dot { actor, time }, slot, deleted: take_bool(value)? })
+    let marks = value.try_get_u8().ok().filter(|marks| marks & !(SIBLING_DELETED | SIBLING_INDEXED) == 0)?;
+    let (deleted, indexed) = (marks & SIBLING_DELETED != 0, marks & SIBLING_INDEXED != 0);
+    Some(SiblingEntry { dot: Dot { actor, time }, slot, deleted, indexed })
 }
 
 fn take_bool(value: &mut Bytes) -> Option<bool> {
@@ -337,6 +343,8 @@ struct ContentRecord {
     indexes: Vec<PairRecord>,
     #[prost(uint64, tag = "8")]
     modified_us: u64,
+    #[prost(bool, tag = "9")]
+    indexes_unchecked: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -373,6 +381,7 @@ impl From<&Content> for ContentRecord {
             user_metadata: pairs(&content.user_metadata),
             indexes: pairs(&content.indexes),
             modified_us: u64::try_from(content.modified.as_micros()).unwrap_or(u64::MAX),
+            indexes_unchecked: content.indexes_unchecked,
         }
     }
 }
@@ -389,10 +398,16 @@ impl ContentRecord {
             links: self.links.into_iter().map(link).collect(),
             user_metadata: pairs(self.user_metadata),
             indexes: pairs(self.indexes),
+            indexes_unchecked: self.indexes_unchecked,
             modified: Duration::from_micros(self.modified_us),
             deleted,
         }
     }
+}
+
+/// An index row's value: nothing beyond the key.
+pub(super) fn encode_posting(key: &RowKey) -> Bytes {
+    begin(Some(key), 0).freeze()
 }
 
 /// A record's value.
@@ -444,8 +459,8 @@ mod tests {
 
     fn header() -> impl Strategy<Value = Header> {
         let id = || any::<[u8; 16]>().prop_map(RowId);
-        let sibling = (dot(), any::<u32>(), any::<bool>());
-        let sibling = sibling.prop_map(|(dot, slot, deleted)| SiblingEntry { dot, slot, deleted });
+        let sibling = (dot(), any::<u32>(), any::<(bool, bool)>());
+        let sibling = sibling.prop_map(|(dot, slot, (deleted, indexed))| SiblingEntry { dot, slot, deleted, indexed });
         let actors = vec((any::<u64>().prop_map(ActorId), option::of(any::<u64>().prop_map(Time))), 0..4);
         let parts = (
             id(),
@@ -472,12 +487,14 @@ mod tests {
         let links = vec(link.prop_map(|(bucket, key, tag)| Link { bucket, key, tag }), 0..3);
         let pairs = || vec((bytes(), bytes()), 0..3);
         let names = (option::of(bytes()), option::of(bytes()), option::of(bytes()));
-        (bytes(), names, links, pairs(), pairs(), any::<u32>(), any::<bool>()).prop_map(
-            |(value, (content_type, charset, content_encoding), links, user_metadata, indexes, modified, deleted)| {
+        (bytes(), names, links, pairs(), pairs(), any::<u32>(), any::<(bool, bool)>()).prop_map(
+            |(value, (content_type, charset, content_encoding), links, user_metadata, indexes, modified, marks)| {
                 let modified = Duration::from_micros(u64::from(modified) << 20);
+                let (deleted, indexes_unchecked) = marks;
                 #[rustfmt::skip]
                 let content = Content {
-                    value, content_type, charset, content_encoding, links, user_metadata, indexes, modified, deleted,
+                    value, content_type, charset, content_encoding, links, user_metadata, indexes, indexes_unchecked,
+                    modified, deleted,
                 };
                 content
             },

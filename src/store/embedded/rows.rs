@@ -10,12 +10,14 @@ use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 
 use super::engine_error;
 use super::layout::{self, RowId, RowKey};
-use super::record::{self, Header};
+use super::record::{self, Header, SiblingEntry};
 use super::scan::LiveScan;
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
+use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
+use crate::domain::object;
 use crate::store::{Content, StoreError};
 
 /// The engine's one key space.
@@ -180,6 +182,40 @@ impl Rows {
         Ok(keys)
     }
 
+    /// The postings of a range that follow `after`. They come in the order of their whole keys: see [`Ordered`].
+    pub(super) fn postings(
+        &self,
+        bucket: &BucketName,
+        range: &IndexRange,
+        after: Option<&Posting>,
+        limit: usize,
+    ) -> Result<Vec<Posting>, StoreError> {
+        let mut found = Ordered::new(limit);
+        let Some(bounds) = PostingBounds::new(bucket, range, after) else { return Ok(Vec::new()) };
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let kind = range.term_kind();
+        self.view().scan(bounds.rows, &mut |row, value| {
+            if !found.takes(&row) {
+                return Ok(ControlFlow::Break(()));
+            }
+            let (key, value) = record::open(&row, value)?;
+            // The scan of a cut prefix meets the rows of other indexes too.
+            let Some(rest) = key.strip_prefix(&bounds.prefix[..]) else { return Ok(ControlFlow::Continue(())) };
+            let posting = match kind {
+                Some(kind) => layout::parse_posting(rest, kind)?,
+                None => layout::parse_name_in_bucket(rest)?,
+            };
+            let is_wanted = range.contains(&posting) && after.is_none_or(|after| posting > *after);
+            if is_wanted && (kind.is_some() || Header::decode(value)?.is_listed()) {
+                found.add(&row, posting);
+            }
+            Ok(if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(found.into_items())
+    }
+
     /// Finds each bucket's first listed key and then jumps behind the bucket, so that the cost follows the number of buckets.
     pub(super) fn buckets(
         &self,
@@ -261,6 +297,106 @@ impl Rows {
     }
 }
 
+/// Where the rows of a range of postings lie. Rows of cut keys stand for all that share what they were cut to, so the
+/// bounds may take in more than the range.
+struct PostingBounds {
+    /// What the whole keys of the index begin with.
+    prefix: Vec<u8>,
+    rows: Range,
+}
+
+impl PostingBounds {
+    /// `None` where the range is empty.
+    fn new(bucket: &BucketName, range: &IndexRange, after: Option<&Posting>) -> Option<Self> {
+        let name = |key: &Bytes| {
+            let row = layout::name(&ObjectName { bucket: bucket.clone(), key: key.clone() });
+            row.whole.unwrap_or(row.row).to_vec()
+        };
+        let (prefix, low, high) = match range {
+            IndexRange::Keys { from, to } => {
+                let whole = |bound: &Bound<Bytes>| match bound {
+                    Bound::Included(key) | Bound::Excluded(key) => Some(name(key)),
+                    Bound::Unbounded => None,
+                };
+                (layout::bucket(bucket), whole(from), whole(to))
+            }
+            IndexRange::Terms { index, from, to } => {
+                let low = layout::index_term(bucket, index, from);
+                (layout::index(bucket, index), Some(low), Some(layout::index_term(bucket, index, to)))
+            }
+        };
+        let resumed = after.and_then(|posting| match (&posting.term, range) {
+            (None, IndexRange::Keys { .. }) => Some(name(&posting.key)),
+            (Some(term), IndexRange::Terms { index, .. }) => {
+                let row =
+                    layout::posting(&ObjectName { bucket: bucket.clone(), key: posting.key.clone() }, index, term);
+                Some(row.whole.unwrap_or(row.row).to_vec())
+            }
+            // A position in another index: whether a posting is behind it is told one by one.
+            _ => None,
+        });
+        let start = low.max(resumed).unwrap_or_else(|| prefix.clone());
+        let start = layout::scan_prefix(&start).to_vec();
+        let end = layout::prefix_end(layout::scan_prefix(high.as_ref().unwrap_or(&prefix)));
+        if end.as_ref().is_some_and(|end| *end <= start) {
+            return None;
+        }
+        let rows = Range { start: Bound::Included(start), end: end.map_or(Bound::Unbounded, Bound::Excluded) };
+        Some(Self { prefix, rows })
+    }
+}
+
+/// Gathers up to a number of items in the order of their whole keys. Rows whose keys were cut to the same beginning lie in
+/// the order of their hashes: of such a group the least are kept, and it is done when the scan has left it.
+struct Ordered<T> {
+    limit: usize,
+    items: Vec<T>,
+    group: Option<(Bytes, BTreeSet<T>)>,
+}
+
+impl<T: Ord> Ordered<T> {
+    fn new(limit: usize) -> Self {
+        Self { limit, items: Vec::new(), group: None }
+    }
+
+    /// Closes the group that the row is not in. Whether the row may hold anything that is wanted.
+    fn takes(&mut self, row: &Bytes) -> bool {
+        if self.group.as_ref().is_some_and(|(beginning, _)| !(layout::is_cut(row) && row.starts_with(beginning))) {
+            self.close_group();
+        }
+        !self.is_full()
+    }
+
+    fn add(&mut self, row: &Bytes, item: T) {
+        if !layout::is_cut(row) {
+            self.items.push(item);
+            return;
+        }
+        let beginning = row.slice_ref(layout::scan_prefix(row));
+        let (_, group) = self.group.get_or_insert_with(|| (beginning, BTreeSet::new()));
+        group.insert(item);
+        if self.items.len() + group.len() > self.limit {
+            group.pop_last();
+        }
+    }
+
+    /// Whether no later row can change what was gathered.
+    fn is_full(&self) -> bool {
+        self.group.is_none() && self.items.len() >= self.limit
+    }
+
+    fn close_group(&mut self) {
+        if let Some((_, group)) = self.group.take() {
+            self.items.extend(group);
+        }
+    }
+
+    fn into_items(mut self) -> Vec<T> {
+        self.close_group();
+        self.items
+    }
+}
+
 /// An object's header, where the object is known.
 pub(super) fn header(view: &dyn View, name: &RowKey) -> Result<Option<Header>, StoreError> {
     let Some(value) = view.get(&name.row)? else { return Ok(None) };
@@ -302,18 +438,27 @@ fn siblings(view: &dyn View, header: &Header, selection: &Selection, cells: &mut
         if !selection.takes(&key) {
             continue;
         }
-        let row = layout::sibling(header.id, sibling.slot);
-        let missing = StoreError::Damaged { what: "sibling" };
-        let (_, mut value) = record::open(&row, view.get(&row)?.ok_or(missing.clone())?)?;
-        if record::take_time(&mut value)? != sibling.dot.time {
-            return Err(missing);
-        }
-        let payload = record::decode_payload(&key.element, value)?;
+        let payload = Payload::Content(plain_value(view, header.id, sibling)?);
         cells.push(Cell { key, dot: sibling.dot, payload });
     }
     Ok(())
 }
 
+/// One plain value that the header lists.
+pub(super) fn plain_value(view: &dyn View, id: RowId, sibling: &SiblingEntry) -> Result<object::Content, StoreError> {
+    let row = layout::sibling(id, sibling.slot);
+    let missing = StoreError::Damaged { what: "sibling" };
+    let (_, mut value) = record::open(&row, view.get(&row)?.ok_or(missing.clone())?)?;
+    if record::take_time(&mut value)? != sibling.dot.time {
+        return Err(missing);
+    }
+    match record::decode_payload(&Element::Sibling(sibling.dot.time), value)? {
+        Payload::Content(content) => Ok(content),
+        _ => Err(missing),
+    }
+}
+
+/// The live cells at one key of the content, one an actor.
 fn cells_at(view: &dyn View, header: &Header, key: &CellKey, cells: &mut Vec<Cell>) -> Result<(), StoreError> {
     let Some(content) = header.content.filter(|_| !key.is_root_presence()) else { return Ok(()) };
     let floors = floors_above(view, header, content, &key.path)?;
