@@ -93,6 +93,28 @@ config_keys! {
         "Number of siblings from which storing an object is logged as a warning.";
     map_depth_max: usize = 32,
         "How deep maps may be nested, from 1 to 48.";
+    mapreduce_enabled: bool = true,
+        "Whether MapReduce jobs are taken.";
+    mapreduce_timeout_ms_max: u64 = 86_400_000,
+        "How long a MapReduce job may take, whatever it asks for.";
+    mapreduce_inputs_max: usize = 10_000_000,
+        "Inputs that a MapReduce job may have, listed ones included.";
+    mapreduce_memory_bytes_max: usize = 256 * 1024 * 1024,
+        "Memory that one MapReduce job may take between its phases.";
+    mapreduce_terms_max: usize = 2_000_000,
+        "Values that the text of a MapReduce job, or one batch of results of a JavaScript function, may consist of.";
+    mapreduce_depth_max: usize = 64,
+        "Phases that a MapReduce job may have, and how deep its Erlang terms may be nested, from 1 to 128.";
+    mapreduce_map_tasks_max: usize = 8,
+        "Tasks in which the objects of one MapReduce job are read and mapped at a time.";
+    mapreduce_javascript: bool = false,
+        "Whether phases in JavaScript are run, as Riak 2 did; if not they are refused, as Riak 3 does.";
+    mapreduce_javascript_engines_max: usize = 8,
+        "JavaScript engines at a time, over all jobs.";
+    mapreduce_javascript_memory_bytes_max: usize = 64 * 1024 * 1024,
+        "Memory that a JavaScript engine may take.";
+    mapreduce_javascript_timeout_ms_max: u64 = 5_000,
+        "How long a JavaScript function may run on a batch of at most 64 objects, or on the inputs gathered for a reduce.";
     request_timeout_ms_default: u32 = 60_000,
         "How long a request may take that names no timeout of its own.";
     drain_timeout_ms: u64 = 10_000,
@@ -336,6 +358,19 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     in_range("siblings_warn", config.siblings_warn as u64, 0, config.siblings_max as u64)?;
     // Readers of protocol buffers give up at 100 messages inside each other, and in an operation a map takes two.
     in_range("map_depth_max", config.map_depth_max as u64, 1, 48)?;
+    in_range("mapreduce_timeout_ms_max", config.mapreduce_timeout_ms_max, 1, u32::MAX.into())?;
+    in_range("mapreduce_inputs_max", config.mapreduce_inputs_max as u64, 1, u64::MAX)?;
+    in_range("mapreduce_memory_bytes_max", config.mapreduce_memory_bytes_max as u64, 1024 * 1024, u64::MAX)?;
+    in_range("mapreduce_terms_max", config.mapreduce_terms_max as u64, 1, u64::MAX)?;
+    // Terms are read and shown by recursion.
+    in_range("mapreduce_depth_max", config.mapreduce_depth_max as u64, 1, 128)?;
+    in_range("mapreduce_map_tasks_max", config.mapreduce_map_tasks_max as u64, 1, 1024)?;
+    in_range("mapreduce_javascript_engines_max", config.mapreduce_javascript_engines_max as u64, 1, 256)?;
+    // Less does not hold what an engine begins with.
+    let javascript_memory = config.mapreduce_javascript_memory_bytes_max as u64;
+    in_range("mapreduce_javascript_memory_bytes_max", javascript_memory, 1024 * 1024, u64::MAX)?;
+    let javascript_timeout = config.mapreduce_javascript_timeout_ms_max;
+    in_range("mapreduce_javascript_timeout_ms_max", javascript_timeout, 1, u32::MAX.into())?;
     in_range("request_timeout_ms_default", config.request_timeout_ms_default.into(), 1, u32::MAX.into())?;
     in_range("cache_size_bytes", config.cache_size_bytes, 1024 * 1024, i64::MAX as u64)?;
     in_range("drain_timeout_ms", config.drain_timeout_ms, 0, u32::MAX.into())?;

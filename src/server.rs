@@ -16,7 +16,7 @@ use crate::domain::datatype::limits::UpdateLimits;
 use crate::domain::dot::ActorId;
 use crate::domain::object::ObjectLimits;
 use crate::engine::{self, Engine, EngineError, EngineOptions};
-use crate::mapreduce::MapReduceOptions;
+use crate::mapreduce::{JavaScript, JavaScriptLimits, MapReduceOptions};
 use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
 use crate::session::{Listener, ListenerOptions, SessionOptions};
@@ -180,7 +180,26 @@ fn service_options(config: &Config) -> ServiceOptions {
             whole: config.secondary_index_enabled,
             stream: config.stream_secondary_index_enabled,
         },
-        map_reduce: MapReduceOptions::default(),
+        map_reduce: map_reduce_options(config),
+    }
+}
+
+fn map_reduce_options(config: &Config) -> MapReduceOptions {
+    let javascript = JavaScriptLimits {
+        batch_timeout: Duration::from_millis(config.mapreduce_javascript_timeout_ms_max),
+        memory_bytes_max: config.mapreduce_javascript_memory_bytes_max,
+        terms_max: config.mapreduce_terms_max,
+        engines_max: config.mapreduce_javascript_engines_max,
+    };
+    MapReduceOptions {
+        enabled: config.mapreduce_enabled,
+        timeout_max: Duration::from_millis(config.mapreduce_timeout_ms_max),
+        inputs_max: config.mapreduce_inputs_max,
+        intermediate_bytes_max: config.mapreduce_memory_bytes_max,
+        terms_max: config.mapreduce_terms_max,
+        depth_max: config.mapreduce_depth_max,
+        map_tasks_max: config.mapreduce_map_tasks_max,
+        javascript: config.mapreduce_javascript.then(|| JavaScript::new(javascript)),
     }
 }
 

@@ -130,6 +130,23 @@ pub fn is_tombstone(cells: &LiveCells) -> bool {
     !exists(cells) && cells.siblings().next().is_some()
 }
 
+/// The values that a reader is shown, in a stable order: all, or where the bucket keeps no siblings the newest. There are
+/// several then only from when it did, and a value counts before a tombstone (`kv.md` §5.4).
+pub fn shown<'a>(cells: &'a LiveCells, props: &BucketProps) -> Vec<(Dot, &'a Content)> {
+    let mut shown: Vec<_> = cells.siblings().collect();
+    if !props.allow_mult {
+        let newest = shown.into_iter().max_by_key(|(dot, content)| (content.modified, !content.deleted, *dot));
+        return newest.into_iter().collect();
+    }
+    shown.sort_by_key(|(_, content)| *content);
+    shown
+}
+
+/// Whether a reader is shown anything but tombstones.
+fn is_shown(cells: &LiveCells, props: &BucketProps) -> bool {
+    shown(cells, props).iter().any(|(_, content)| !content.deleted) || !cells.data_type_clock().is_empty()
+}
+
 /// What a put or delete writes, and what the object then is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
@@ -165,7 +182,7 @@ impl Put {
         props: &BucketProps,
         limits: ObjectLimits,
     ) -> Result<Written, ObjectError> {
-        self.check_condition(seen)?;
+        self.check_condition(seen, props)?;
         let mut covered = self.context;
         if !props.keeps_siblings() {
             covered.join(&context_of(seen));
@@ -195,8 +212,8 @@ impl Put {
         Ok(Written { delta: Delta { dot, puts, floors }, siblings, size_bytes })
     }
 
-    fn check_condition(&self, seen: &LiveCells) -> Result<(), ObjectError> {
-        let exists = exists(seen);
+    fn check_condition(&self, seen: &LiveCells, props: &BucketProps) -> Result<(), ObjectError> {
+        let exists = is_shown(seen, props);
         if self.condition.if_none_match {
             // Both conditions at once: an absent object is stored (`kv.md` §7.1).
             return if exists { Err(ObjectError::MatchFound) } else { Ok(()) };
@@ -234,7 +251,7 @@ impl Delete {
     ) -> Result<Option<Written>, ObjectError> {
         let context = match self.context {
             Some(context) => context,
-            None if exists(seen) => context_of(seen),
+            None if is_shown(seen, props) => context_of(seen),
             None => return Ok(None),
         };
         let content = Content::tombstone(self.deleted_at);

@@ -64,6 +64,8 @@ pub struct PutRequest {
 pub struct DeleteRequest {
     /// The context's bytes. Present but empty means: concurrent with everything.
     pub context: Option<Bytes>,
+    /// The quorum that stands in for the read's and the write's where those are not given.
+    pub rw: Option<Quorum>,
     /// The quorums of the read that comes first when there is no context.
     pub read: ReadOptions,
     /// The quorums of the write.
@@ -106,7 +108,9 @@ impl Engine {
         let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
         check_consistent(&props)?;
         inner.check_name(name)?;
-        check_write(&props, &options)?;
+        // Write-once buckets have no use for the option (`kv.md` §9).
+        let n_val = options.n_val.filter(|_| !props.is_write_once());
+        check_write(&props, &WriteOptions { n_val, ..options })?;
         check_hooks(&props)?;
         content.indexes_unchecked = props.is_write_once();
         if !content.indexes_unchecked {
@@ -139,9 +143,15 @@ impl Engine {
     /// Removes an object. A missing one is removed already.
     pub async fn delete(&self, name: &ObjectName, request: DeleteRequest) -> Result<(), EngineError> {
         let inner = &self.inner;
-        let DeleteRequest { context, read, write } = request;
+        let DeleteRequest { context, rw, mut read, mut write } = request;
         let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
         check_consistent(&props)?;
+        let rw = rw.filter(|rw| *rw != Quorum::DEFAULT).unwrap_or(Quorum(props.rw));
+        if read.r.is_none() && write.w.is_none() {
+            // Once r or w is given, rw no longer counts for reading.
+            read.r = Some(rw);
+        }
+        write.w = write.w.or(Some(rw));
         if context.is_none() {
             check_read(&props, &read)?;
         }
@@ -205,13 +215,7 @@ impl Engine {
             let content = self.inner.store.open_content(name, Path::root(), None).await?;
             show(typed.data_type, content.pages, sink).await?;
         }
-        let mut siblings: Vec<_> = seen.siblings().map(|(dot, content)| (dot, content.clone())).collect();
-        if !props.allow_mult && siblings.len() > 1 {
-            // Left from when the bucket kept siblings: the newest counts, a value before a tombstone (`kv.md` §5.4).
-            siblings.sort_by_key(|(_, content)| (content.modified, !content.deleted));
-            siblings.drain(..siblings.len() - 1);
-        }
-        siblings.sort_by(|(_, a), (_, b)| a.cmp(b));
+        let siblings = object::shown(&seen, props).into_iter().map(|(dot, content)| (dot, content.clone())).collect();
         Ok(ObjectView { siblings, typed, context })
     }
 
@@ -275,4 +279,103 @@ pub(super) fn check_hooks(props: &BucketProps) -> Result<(), EngineError> {
 /// The default of requests that name no deadline applies to a deadline of zero in data type requests as well.
 pub(super) fn nonzero(timeout: Option<Duration>) -> Option<Duration> {
     timeout.filter(|timeout| !timeout.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::datatype::limits::UpdateLimits;
+    use crate::domain::dot::ActorId;
+    use crate::domain::key::BucketName;
+    use crate::domain::object::{ObjectError, ObjectLimits};
+    use crate::domain::props::{Property, PropsChange};
+    use crate::engine::{DeleteMode, EngineOptions};
+    use crate::store::memory::MemoryStore;
+
+    async fn engine() -> Engine {
+        let limits = ObjectLimits { siblings_max: 100, object_size_bytes_max: 1000 };
+        let options = EngineOptions {
+            delete_mode: DeleteMode::Keep,
+            object_limits: limits,
+            key_size_bytes_max: 100,
+            object_warnings: limits,
+            n_val_default: 3,
+            create_default_types: false,
+            request_timeout_default: Duration::from_secs(60),
+            update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
+        };
+        let engine = Engine::start(Arc::new(MemoryStore::new(ActorId(1))), options).await.unwrap();
+        for (name, property) in [("plain", Property::AllowMult(true)), ("once", Property::WriteOnce(true))] {
+            let change = PropsChange { properties: vec![property] };
+            engine.buckets().create_type(name.into(), change).await.unwrap();
+            engine.buckets().activate_type(name.into()).await.unwrap();
+        }
+        engine
+    }
+
+    fn name(bucket_type: &'static str) -> ObjectName {
+        ObjectName { bucket: BucketName::new(Some(bucket_type.into()), "b".into()), key: "k".into() }
+    }
+
+    async fn set(engine: &Engine, name: &ObjectName, property: Property) {
+        let change = PropsChange { properties: vec![property] };
+        engine.buckets().set_props(name.bucket.clone(), change).await.unwrap();
+    }
+
+    fn put(value: &'static str) -> PutRequest {
+        PutRequest {
+            content: Content { value: value.into(), ..Content::default() },
+            context: None,
+            condition: PutCondition::default(),
+            options: WriteOptions::default(),
+            return_view: false,
+        }
+    }
+
+    fn delete(context: Option<Bytes>) -> DeleteRequest {
+        DeleteRequest { context, rw: None, read: ReadOptions::default(), write: WriteOptions::default() }
+    }
+
+    #[tokio::test]
+    async fn deletes_go_by_the_buckets_rw_where_they_name_no_quorum() {
+        let (engine, name) = (engine().await, name("plain"));
+        set(&engine, &name, Property::Rw(Quorum(5))).await;
+        let refused = engine.delete(&name, delete(None)).await;
+        assert!(matches!(refused, Err(EngineError::Quorum(QuorumError::NVal(3)))), "{refused:?}");
+        let one = DeleteRequest { rw: Some(Quorum::ONE), ..delete(None) };
+        assert!(engine.delete(&name, one).await.is_ok());
+        let write = WriteOptions { w: Some(Quorum(1)), ..WriteOptions::default() };
+        assert!(engine.delete(&name, DeleteRequest { write, ..delete(None) }).await.is_ok());
+        // The bucket's w and r are for puts and gets.
+        set(&engine, &name, Property::Rw(Quorum::QUORUM)).await;
+        set(&engine, &name, Property::W(Quorum(5))).await;
+        assert!(engine.delete(&name, delete(None)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn puts_into_write_once_buckets_look_at_no_n_val() {
+        let engine = engine().await;
+        let options = WriteOptions { n_val: Some(9), ..WriteOptions::default() };
+        assert!(engine.put(&name("once"), PutRequest { options, ..put("v") }, None).await.is_ok());
+        let refused = engine.put(&name("plain"), PutRequest { options, ..put("v") }, None).await;
+        assert!(matches!(refused, Err(EngineError::Quorum(QuorumError::NVal(9)))), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_value_that_nobody_is_shown_is_no_match() {
+        let (engine, name) = (engine().await, name("plain"));
+        engine.put(&name, put("old"), None).await.unwrap();
+        engine.delete(&name, delete(Some(Bytes::new()))).await.unwrap();
+        let condition = PutCondition { if_none_match: true, if_not_modified: false };
+        let first = || PutRequest { condition, ..put("new") };
+        let refused = engine.put(&name, first(), None).await;
+        assert!(matches!(refused, Err(EngineError::Object(ObjectError::MatchFound))), "{refused:?}");
+        // Now readers are shown the newest value, which is the tombstone.
+        set(&engine, &name, Property::AllowMult(false)).await;
+        assert!(engine.get(&name, ReadOptions::default(), None).await.unwrap().is_deleted());
+        engine.put(&name, first(), None).await.unwrap();
+        assert_eq!(engine.get(&name, ReadOptions::default(), None).await.unwrap().siblings[0].1.value, "new");
+    }
 }

@@ -64,6 +64,11 @@ impl Charge {
         Ok(())
     }
 
+    /// Nothing yet, of the same memory.
+    pub(super) fn another(&self) -> Self {
+        self.budget.charge()
+    }
+
     /// Takes over what another charge has taken.
     pub(super) fn absorb(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::error::{JobError, QueryError};
 use super::{parse_json, parse_term};
 use crate::domain::index::{self, IndexError, IndexRange};
-use crate::domain::key::BucketName;
+use crate::domain::key::{BucketName, ObjectName};
 use crate::erlang::Term;
 use crate::erlang::external::TermLimits;
 
@@ -105,10 +105,12 @@ pub enum PhaseKind {
         /// What it is called with beside the object.
         arg: Term,
     },
-    /// Calls a function with all inputs. The functions that can be called look at no argument.
+    /// Calls a function with all inputs.
     Reduce {
         /// The function.
         function: Function,
+        /// What it is called with beside the inputs. The Erlang functions look at none.
+        arg: Term,
     },
     /// Follows links.
     Link(LinkMatch),
@@ -135,10 +137,19 @@ pub enum Function {
     },
     /// Erlang source, in the job or in an object.
     ErlangSource,
-    /// JavaScript: by name, in the job or in an object.
-    JavaScript,
+    /// JavaScript.
+    JavaScript(Script),
     /// Something that is no way to name a function.
     Invalid,
+}
+
+/// A function in JavaScript.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Script {
+    /// Its name, or its source.
+    Code(Bytes),
+    /// The object whose value is its source.
+    Stored(ObjectName),
 }
 
 impl Job {

@@ -1,11 +1,12 @@
 //! Job: run MapReduce jobs. Parses a job, finds its functions, pulls its inputs as they are needed, sends its results.
-//! Knows: the engine, the domain, Erlang's terms, JSON.
+//! Knows: the engine, the domain, Erlang's terms, JSON, JavaScript.
 //! Must not know: messages, connections, any front end; the words in which an error is told.
 
 mod budget;
 mod builtin;
 mod error;
 mod filter;
+mod javascript;
 mod job;
 pub mod json;
 mod parse_json;
@@ -20,12 +21,13 @@ pub use self::error::{
     Caller, Failure, Fault, FaultClass, InputsError, JobError, PhaseName, PhaseRefusal, QueryError, SendingError,
 };
 pub use self::filter::FilterError;
-pub use self::job::{Encoding, Function, IndexInput, Inputs, Job, LinkMatch, Phase, PhaseKind};
+pub use self::javascript::{JavaScript, JavaScriptLimits};
+pub use self::job::{Encoding, Function, IndexInput, Inputs, Job, LinkMatch, Phase, PhaseKind, Script};
 pub use self::run::{PhaseResults, start};
 use crate::erlang::external::TermLimits;
 
 /// Bounds on each job. `Default` gives the values that are documented here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MapReduceOptions {
     /// Whether jobs are taken at all: yes.
     pub enabled: bool,
@@ -43,6 +45,8 @@ pub struct MapReduceOptions {
     pub depth_max: usize,
     /// How many objects of one job are read and mapped at a time: 8.
     pub map_tasks_max: usize,
+    /// What runs JavaScript phases: nothing, which is to refuse them as Riak 3 does.
+    pub javascript: Option<JavaScript>,
 }
 
 impl Default for MapReduceOptions {
@@ -55,6 +59,7 @@ impl Default for MapReduceOptions {
             terms_max: 2_000_000,
             depth_max: 64,
             map_tasks_max: 8,
+            javascript: None,
         }
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::{InputsError, JobError, QueryError};
-use super::job::{Encoding, Function, IndexInput, Inputs, Job, LinkMatch, Phase, PhaseKind, TIMEOUT_DEFAULT, key_term};
+use super::job::{
+    Encoding, Function, IndexInput, Inputs, Job, LinkMatch, Phase, PhaseKind, Script, TIMEOUT_DEFAULT, key_term,
+};
 use super::json::{self, Object};
-use crate::domain::key::BucketName;
+use crate::domain::key::{BucketName, ObjectName};
 use crate::erlang::Term;
 use crate::erlang::external::TermLimits;
 
@@ -146,13 +148,11 @@ fn parse_phase(phase: &Term, is_last: bool) -> Result<Phase, QueryError> {
         Some(keep) if keep.is_atom("false") => false,
         Some(_) => return Err(QueryError::Keep(phase.clone())),
     };
+    let arg = || step.get("arg").cloned().unwrap_or_else(|| Term::atom("none"));
     let kind = match kind {
         b"link" => PhaseKind::Link(parse_link(step).ok_or_else(|| QueryError::Link(definition.clone()))?),
-        b"map" => PhaseKind::Map {
-            function: parse_function(step, definition)?,
-            arg: step.get("arg").cloned().unwrap_or_else(|| Term::atom("none")),
-        },
-        _ => PhaseKind::Reduce { function: parse_function(step, definition)? },
+        b"map" => PhaseKind::Map { function: parse_function(step, definition)?, arg: arg() },
+        _ => PhaseKind::Reduce { function: parse_function(step, definition)?, arg: arg() },
     };
     Ok(Phase { kind, keep })
 }
@@ -196,8 +196,16 @@ fn erlang_function(step: Object<'_>) -> Option<Function> {
 }
 
 fn javascript_function(step: Object<'_>) -> Option<Function> {
-    let has = |name| step.get(name).is_some();
-    (has("source") || has("name") || (has("bucket") && has("key"))).then_some(Function::JavaScript)
+    let function = match (step.get("source").or(step.get("name")), step.get("bucket"), step.get("key")) {
+        (Some(Term::Binary(code)), ..) => Function::JavaScript(Script::Code(code.clone())),
+        (None, Some(bucket), Some(Term::Binary(key))) => match parse_bucket(bucket) {
+            Some(bucket) => Function::JavaScript(Script::Stored(ObjectName { bucket, key: key.clone() })),
+            None => Function::Invalid,
+        },
+        (Some(_), ..) | (None, Some(_), Some(_)) => Function::Invalid,
+        (None, ..) => return None,
+    };
+    Some(function)
 }
 
 #[cfg(test)]
@@ -309,17 +317,29 @@ mod tests {
         let want = vec![
             Phase { kind: PhaseKind::Map { function: function.clone(), arg: Term::atom("null") }, keep: false },
             Phase { kind: PhaseKind::Link(link), keep: true },
-            Phase { kind: PhaseKind::Reduce { function }, keep: true },
+            Phase { kind: PhaseKind::Reduce { function, arg: Term::atom("none") }, keep: true },
         ];
         assert_eq!(phases(text), Ok(want));
+        let stored = ObjectName { bucket: bucket("default", "b"), key: "k".into() };
         for (phase, function) in [
             (r#"{"map":{"language":"erlang","source":"fun() -> 1 end."}}"#, Function::ErlangSource),
             (r#"{"reduce":{"language":"erlang","bucket":"b","key":"k"}}"#, Function::ErlangSource),
-            (r#"{"map":{"language":"javascript","name":"Riak.mapValues"}}"#, Function::JavaScript),
-            (r#"{"map":{"language":"javascript","bucket":"b","key":"k"}}"#, Function::JavaScript),
+            (
+                r#"{"map":{"language":"javascript","name":"Riak.mapValues"}}"#,
+                Function::JavaScript(Script::Code("Riak.mapValues".into())),
+            ),
+            (
+                r#"{"reduce":{"language":"javascript","source":"x => x"}}"#,
+                Function::JavaScript(Script::Code("x => x".into())),
+            ),
+            (
+                r#"{"map":{"language":"javascript","bucket":"b","key":"k"}}"#,
+                Function::JavaScript(Script::Stored(stored)),
+            ),
+            (r#"{"map":{"language":"javascript","source":1}}"#, Function::Invalid),
         ] {
             match &phases(&format!("[{phase}]")).unwrap()[0].kind {
-                PhaseKind::Map { function: found, .. } | PhaseKind::Reduce { function: found } => {
+                PhaseKind::Map { function: found, .. } | PhaseKind::Reduce { function: found, .. } => {
                     assert_eq!(*found, function, "{phase}");
                 }
                 other => panic!("{other:?}"),

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::error::{InputsError, JobError, QueryError};
 use super::job::{
-    Encoding, Function, IndexInput, Inputs, Job, LinkMatch, Phase, PhaseKind, TIMEOUT_DEFAULT, bucket_name,
+    Encoding, Function, IndexInput, Inputs, Job, LinkMatch, Phase, PhaseKind, Script, TIMEOUT_DEFAULT, bucket_name,
 };
-use crate::domain::key::BucketName;
+use crate::domain::key::{BucketName, ObjectName};
 use crate::erlang::Term;
 use crate::erlang::external::{TermLimits, decode};
 
@@ -101,7 +101,7 @@ fn parse_phase(phase: &Term) -> Option<Phase> {
     };
     let kind = match kind {
         kind if kind.is_atom("map") => PhaseKind::Map { function: parse_function(a), arg: b.clone() },
-        kind if kind.is_atom("reduce") => PhaseKind::Reduce { function: parse_function(a) },
+        kind if kind.is_atom("reduce") => PhaseKind::Reduce { function: parse_function(a), arg: b.clone() },
         kind if kind.is_atom("link") => PhaseKind::Link(LinkMatch { bucket: link_part(a)?, tag: link_part(b)? }),
         _ => return None,
     };
@@ -123,7 +123,16 @@ fn parse_function(function: &Term) -> Function {
             Function::Module { module: module.clone(), function: function.clone() }
         }
         [kind, _] if kind.is_atom("strfun") => Function::ErlangSource,
-        [kind, _] if kind.is_atom("jsfun") || kind.is_atom("jsanon") => Function::JavaScript,
+        [kind, Term::Binary(code)] if kind.is_atom("jsfun") || kind.is_atom("jsanon") => {
+            Function::JavaScript(Script::Code(code.clone()))
+        }
+        [kind, Term::Tuple(object)] if kind.is_atom("jsanon") => match &object[..] {
+            [bucket, Term::Binary(key)] => match bucket_name(bucket) {
+                Some(bucket) => Function::JavaScript(Script::Stored(ObjectName { bucket, key: key.clone() })),
+                None => Function::Invalid,
+            },
+            _ => Function::Invalid,
+        },
         _ => Function::Invalid,
     }
 }
@@ -227,13 +236,13 @@ mod tests {
         assert_eq!(job.phases[0], Phase { kind: PhaseKind::Link(link), keep: false });
         for (kind, function) in [
             ("strfun", Function::ErlangSource),
-            ("jsfun", Function::JavaScript),
-            ("jsanon", Function::JavaScript),
+            ("jsfun", Function::JavaScript(Script::Code("x".into()))),
+            ("jsanon", Function::JavaScript(Script::Code("x".into()))),
             ("qfun", Function::Invalid),
         ] {
             let named = tuple([Term::atom(kind), text("x")]);
             let job = query(tuple([Term::atom("reduce"), named, Term::Integer(1), yes()])).unwrap();
-            assert_eq!(job.phases[0].kind, PhaseKind::Reduce { function });
+            assert_eq!(job.phases[0].kind, PhaseKind::Reduce { function, arg: Term::Integer(1) });
         }
         for phase in [
             Term::Integer(1),

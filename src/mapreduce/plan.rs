@@ -2,7 +2,7 @@
 
 use super::builtin::{MODULE, MapFunction, ReduceFunction};
 use super::error::{Caller, JobError, PhaseName, PhaseRefusal};
-use super::job::{Function, Phase, PhaseKind};
+use super::job::{Function, Phase, PhaseKind, Script};
 use crate::erlang::Term;
 
 /// A phase that can be run.
@@ -17,18 +17,28 @@ pub(super) struct Stage {
 pub(super) enum Run {
     Map { function: MapFunction, arg: Term },
     Reduce(ReduceFunction),
+    ScriptMap { script: Script, arg: Term },
+    ScriptReduce { script: Script, arg: Term },
 }
 
 /// The phases as stages, or why the first of those that cannot be run cannot.
-pub(super) fn plan(phases: Vec<Phase>) -> Result<Vec<Stage>, JobError> {
+pub(super) fn plan(phases: Vec<Phase>, runs_javascript: bool) -> Result<Vec<Stage>, JobError> {
     let count = phases.len();
     let stage = |(index, phase): (usize, Phase)| {
         let name = |caller| PhaseName { index, caller, is_last: index + 1 == count };
         let run = match phase.kind {
+            PhaseKind::Map { function: Function::JavaScript(script), arg } if runs_javascript => {
+                Run::ScriptMap { script, arg }
+            }
+            PhaseKind::Reduce { function: Function::JavaScript(script), arg } if runs_javascript => {
+                Run::ScriptReduce { script, arg }
+            }
             PhaseKind::Map { function, arg } => {
                 Run::Map { function: find(function, name(Caller::Map), MapFunction::find)?, arg }
             }
-            PhaseKind::Reduce { function } => Run::Reduce(find(function, name(Caller::Reduce), ReduceFunction::find)?),
+            PhaseKind::Reduce { function, .. } => {
+                Run::Reduce(find(function, name(Caller::Reduce), ReduceFunction::find)?)
+            }
             PhaseKind::Link(links) => Run::Map { function: MapFunction::Links(links), arg: Term::atom("none") },
         };
         Ok(Stage { run, keep: phase.keep })
@@ -44,7 +54,7 @@ fn find<T>(function: Function, phase: PhaseName, find: fn(&[u8]) -> Option<T>) -
         },
         Function::Module { module, .. } => PhaseRefusal::NoModule { module },
         Function::ErlangSource => return Err(JobError::ErlangSource),
-        Function::JavaScript | Function::Invalid => PhaseRefusal::NotCallable,
+        Function::JavaScript(_) | Function::Invalid => PhaseRefusal::NotCallable,
     };
     Err(JobError::Phase { phase, reason })
 }
@@ -63,7 +73,7 @@ mod tests {
     }
 
     fn reduce(function: Function) -> Phase {
-        Phase { kind: PhaseKind::Reduce { function }, keep: true }
+        Phase { kind: PhaseKind::Reduce { function, arg: Term::Integer(1) }, keep: true }
     }
 
     #[test]
@@ -79,14 +89,14 @@ mod tests {
             Stage { run: Run::Map { function: MapFunction::ObjectValue, arg: Term::Integer(1) }, keep: false },
             Stage { run: Run::Reduce(ReduceFunction::Sort), keep: true },
         ];
-        assert_eq!(plan(phases).unwrap(), want);
-        assert_eq!(plan(vec![]).unwrap(), vec![]);
+        assert_eq!(plan(phases, false).unwrap(), want);
+        assert_eq!(plan(vec![], false).unwrap(), vec![]);
     }
 
     #[test]
     fn the_first_phase_that_cannot_be_run_is_named() {
         let good = || reduce(module("riak_kv_mapreduce", "reduce_sum"));
-        let error = |phases| match plan(phases) {
+        let error = |phases| match plan(phases, false) {
             Err(JobError::Phase { phase, reason }) => (phase.to_string(), reason),
             other => panic!("{other:?}"),
         };
@@ -101,8 +111,12 @@ mod tests {
         assert_eq!(error(vec![good(), wrong, good()]), ("{reduce,1}".into(), exported("map_identity")));
         let wrong = map(module("nope", "f"));
         assert_eq!(error(vec![good(), wrong]), ("1".into(), PhaseRefusal::NoModule { module: "nope".into() }));
-        assert_eq!(error(vec![map(Function::JavaScript)]).1, PhaseRefusal::NotCallable);
+        let script = Script::Code("Riak.mapValues".into());
+        let javascript = || Function::JavaScript(script.clone());
+        assert_eq!(error(vec![map(javascript())]).1, PhaseRefusal::NotCallable);
+        let run = Run::ScriptMap { script: script.clone(), arg: Term::Integer(1) };
+        assert_eq!(plan(vec![map(javascript())], true).unwrap(), vec![Stage { run, keep: false }]);
         assert_eq!(error(vec![reduce(Function::Invalid)]).1, PhaseRefusal::NotCallable);
-        assert!(matches!(plan(vec![map(Function::ErlangSource)]), Err(JobError::ErlangSource)));
+        assert!(matches!(plan(vec![map(Function::ErlangSource)], true), Err(JobError::ErlangSource)));
     }
 }

@@ -14,12 +14,13 @@ use super::MapReduceOptions;
 use super::budget::{Batch, Budget, Charge};
 use super::builtin::{MapFunction, Mapped, ReduceFunction};
 use super::error::{Failure, Fault, FaultClass, JobError};
-use super::job::{Encoding, Job, MapInput};
+use super::javascript::{self, JavaScript, ReduceCall, Reduction};
+use super::job::{Encoding, Job, MapInput, Script, key_term};
 use super::json;
 use super::plan::{Run, Stage, plan};
 use super::source::Source;
 use crate::domain::key::ObjectName;
-use crate::engine::{Engine, EngineError, ReadOptions};
+use crate::engine::{Engine, EngineError, ObjectView, ReadOptions};
 use crate::erlang::{Term, external};
 
 /// Inputs that go through a map together.
@@ -54,19 +55,25 @@ pub fn start(
     job: Job,
     options: &MapReduceOptions,
 ) -> Result<mpsc::Receiver<Result<PhaseResults, JobError>>, JobError> {
-    let stages: Arc<[Stage]> = plan(job.phases)?.into();
+    let javascript = options.javascript.clone();
+    let stages = plan(job.phases, javascript.is_some())?;
     let patience = job.timeout.min(options.timeout_max);
     // The listing is given longer, so that a job that takes too long is told so in one way.
     let source = Source::open(&engine, job.inputs, patience + Duration::from_secs(1), options.inputs_max)?;
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
     let budget = Budget::new(options.intermediate_bytes_max);
-    let reducers = stages.iter().map(|stage| Reducer::of(stage, &budget)).collect();
     let has_query = !stages.is_empty();
     let output = Output { sender: sender.clone(), encoding: job.encoding, has_query, pending: Vec::new() };
-    let runner = Runner { engine, stages, reducers, output, budget, tasks_max: options.map_tasks_max.max(1) };
+    let tasks_max = options.map_tasks_max.max(1);
     tokio::spawn(async move {
+        let running = async {
+            let stages = load_scripts(&engine, stages).await?;
+            let reducers = stages.iter().map(|stage| Reducer::of(stage, javascript.as_ref(), &budget)).collect();
+            let stages = stages.into();
+            Runner { engine, stages, javascript, reducers, output, budget, tasks_max }.run(source).await
+        };
         let ended = tokio::select! {
-            ended = timeout(patience, runner.run(source)) => ended.unwrap_or(Err(JobError::Timeout)),
+            ended = timeout(patience, running) => ended.unwrap_or(Err(JobError::Timeout)),
             () = sender.closed() => return,
         };
         if let Err(error) = ended {
@@ -77,9 +84,29 @@ pub fn start(
     Ok(receiver)
 }
 
+/// Reads the functions that are stored in objects.
+async fn load_scripts(engine: &Engine, mut stages: Vec<Stage>) -> Result<Vec<Stage>, JobError> {
+    for (index, stage) in stages.iter_mut().enumerate() {
+        let (Run::ScriptMap { script, .. } | Run::ScriptReduce { script, .. }) = &mut stage.run else { continue };
+        let Script::Stored(name) = script else { continue };
+        let found = engine.get(name, ReadOptions::default(), None).await;
+        let code = found.ok().and_then(|view| view.siblings.into_iter().find(|(_, content)| !content.deleted));
+        match code {
+            Some((_, content)) => *script = Script::Code(content.value),
+            None => {
+                let input = key_term(&name.bucket, name.key.clone());
+                let fault = javascript::fault("the function's object does not exist");
+                return Err(JobError::Failed(Box::new(Failure { phase: phase_number(index), fault, input })));
+            }
+        }
+    }
+    Ok(stages)
+}
+
 struct Runner {
     engine: Engine,
     stages: Arc<[Stage]>,
+    javascript: Option<JavaScript>,
     /// One for each stage that is a reduce.
     reducers: Vec<Option<Reducer>>,
     output: Output,
@@ -143,7 +170,7 @@ impl Runner {
     async fn map(&self, index: usize, inputs: Vec<Term>) -> Result<Batch, JobError> {
         let share = inputs.len().div_ceil(self.tasks_max);
         if share == inputs.len() {
-            return map_share(&self.engine, &self.stages, index, inputs, self.budget.charge()).await;
+            return map_share(&self.engine, &self.stages, &self.javascript, index, inputs, self.budget.charge()).await;
         }
         // Dropping the set ends its tasks, so nothing goes on after an error or a timeout.
         let mut tasks = JoinSet::new();
@@ -154,7 +181,8 @@ impl Runner {
                 break;
             }
             let (engine, stages, charge) = (self.engine.clone(), self.stages.clone(), self.budget.charge());
-            tasks.spawn(async move { (number, map_share(&engine, &stages, index, share, charge).await) });
+            let javascript = self.javascript.clone();
+            tasks.spawn(async move { (number, map_share(&engine, &stages, &javascript, index, share, charge).await) });
         }
         let mut shares = Vec::with_capacity(tasks.len());
         while let Some(joined) = tasks.join_next().await {
@@ -174,13 +202,18 @@ impl Runner {
 async fn map_share(
     engine: &Engine,
     stages: &[Stage],
+    javascript: &Option<JavaScript>,
     index: usize,
     inputs: Vec<Term>,
     mut charge: Charge,
 ) -> Result<Batch, JobError> {
     let mut terms = Vec::new();
-    let Some(Stage { run: Run::Map { function, arg }, .. }) = stages.get(index) else {
-        return Err(JobError::Interrupted);
+    let (function, arg) = match (stages.get(index).map(|stage| &stage.run), javascript) {
+        (Some(Run::Map { function, arg }), _) => (function, arg),
+        (Some(Run::ScriptMap { script, arg }), Some(javascript)) => {
+            return map_by_script(engine, javascript, script, arg, inputs, phase_number(index), charge).await;
+        }
+        _ => return Err(JobError::Interrupted),
     };
     for input in inputs {
         // A store that has the object at hand never waits, and a job must leave room for others and for its timeout.
@@ -200,19 +233,11 @@ async fn map_one(
     phase: u32,
 ) -> Result<Vec<Term>, JobError> {
     let failed = |fault, input| JobError::Failed(Box::new(Failure { phase, fault, input }));
-    let Some(mapped) = MapInput::of(&input) else {
-        let reason = Term::atom("function_clause");
-        return Err(failed(Fault { reason, class: FaultClass::Error, place: ("bkey", 1) }, input));
-    };
-    let object = match read(engine, &mapped).await {
-        Ok(object) => object,
-        Err(error) => {
-            let reason = match &error {
-                EngineError::NoSuchType => Term::atom("no_type"),
-                other => Term::binary(other.to_string().as_bytes()),
-            };
-            return Err(failed(Fault { reason, class: FaultClass::Error, place: ("get", 2) }, input));
-        }
+    let (mapped, view) = read(engine, input, phase).await?;
+    let object = match view {
+        view if view.typed.is_some() => Mapped::DataType,
+        view if view.siblings.is_empty() => Mapped::NotFound,
+        view => Mapped::Found(view.siblings.into_iter().map(|(_, content)| content).collect()),
     };
     function.apply(&mapped, &object, arg).map_err(|fault| {
         // What Riak's function was given: the object or the reason for its absence, its name, and its key data.
@@ -232,73 +257,169 @@ async fn map_one(
     })
 }
 
-async fn read(engine: &Engine, input: &MapInput) -> Result<Mapped, EngineError> {
-    let name = ObjectName { bucket: input.bucket.clone(), key: input.key.clone() };
-    let view = engine.get(&name, ReadOptions::default(), None).await?;
-    if view.typed.is_some() {
-        return Ok(Mapped::DataType);
+/// Maps some inputs in one run of JavaScript. Functions are not called for objects that are not there.
+async fn map_by_script(
+    engine: &Engine,
+    javascript: &JavaScript,
+    script: &Script,
+    arg: &Term,
+    inputs: Vec<Term>,
+    phase: u32,
+    mut charge: Charge,
+) -> Result<Batch, JobError> {
+    let failed = |fault, input| JobError::Failed(Box::new(Failure { phase, fault, input }));
+    let mut reading = charge.another();
+    let (mut calls, mut called, mut made) = (Vec::new(), Vec::new(), Vec::new());
+    for input in inputs {
+        let (mapped, view) = read(engine, input.clone(), phase).await?;
+        if view.typed.is_some() {
+            return Err(failed(javascript::fault("data types cannot be mapped by JavaScript"), input));
+        }
+        let name = ObjectName { bucket: mapped.bucket.clone(), key: mapped.key.clone() };
+        if view.siblings.is_empty() {
+            made.push(vec![javascript::not_found(&name, &mapped)]);
+            continue;
+        }
+        let arguments = [javascript::object(&name, view), mapped.key_data, arg.clone()];
+        reading.add(&arguments)?;
+        calls.push(arguments);
+        called.push((made.len(), input));
+        made.push(Vec::new());
     }
-    if view.siblings.is_empty() {
-        return Ok(Mapped::NotFound);
+    if !calls.is_empty() {
+        match javascript.map(code(script), calls).await? {
+            Ok(results) => {
+                for ((at, _), results) in called.into_iter().zip(results) {
+                    made[at] = results;
+                }
+            }
+            Err(broken) => {
+                let input = called.into_iter().nth(broken.index).map(|(_, input)| input);
+                return Err(failed(broken.fault, input.unwrap_or(Term::atom("undefined"))));
+            }
+        }
     }
-    Ok(Mapped::Found(view.siblings.into_iter().map(|(_, content)| content).collect()))
+    let terms: Vec<_> = made.into_iter().flatten().collect();
+    charge.add(&terms)?;
+    Ok(Batch { terms, charge })
+}
+
+fn code(script: &Script) -> String {
+    match script {
+        Script::Code(code) => String::from_utf8_lossy(code).into_owned(),
+        // None is left when stages run.
+        Script::Stored(_) => String::new(),
+    }
+}
+
+/// Reads the object that an input names.
+async fn read(engine: &Engine, input: Term, phase: u32) -> Result<(MapInput, ObjectView), JobError> {
+    let failed = |reason, place, input| {
+        let fault = Fault { reason, class: FaultClass::Error, place };
+        JobError::Failed(Box::new(Failure { phase, fault, input }))
+    };
+    let Some(mapped) = MapInput::of(&input) else {
+        return Err(failed(Term::atom("function_clause"), ("bkey", 1), input));
+    };
+    let name = ObjectName { bucket: mapped.bucket.clone(), key: mapped.key.clone() };
+    match engine.get(&name, ReadOptions::default(), None).await {
+        Ok(view) => Ok((mapped, view)),
+        Err(error) => {
+            let reason = match &error {
+                EngineError::NoSuchType => Term::atom("no_type"),
+                other => Term::binary(other.to_string().as_bytes()),
+            };
+            Err(failed(reason, ("get", 2), input))
+        }
+    }
 }
 
 /// A reduce phase at work.
 ///
-/// Riak calls the function after every 20 inputs, on what it made before and on those. Every function here gives the same
-/// result for batches of any size, so it is called when the inputs have doubled: the work stays in proportion to them.
+/// Riak calls the function after every 20 inputs, on what it made before and on those. The built-in functions give the same
+/// result for batches of any size, so they are called when the inputs have doubled: the work stays in proportion to them.
+/// A script may count its batches. It is run as often, and calls its function batch by batch.
 struct Reducer {
-    function: ReduceFunction,
+    function: Reduce,
     budget: Budget,
-    /// What the function made, and behind it the inputs that have come since.
+    /// Inputs that have come since the function was called; before them what a built-in function made, or what filled no
+    /// batch of a script.
     terms: Vec<Term>,
     charge: Charge,
-    reduced: usize,
+    /// How many of them the function has been offered already.
+    offered: usize,
+}
+
+enum Reduce {
+    BuiltIn(ReduceFunction),
+    Script { javascript: JavaScript, call: ReduceCall, reduction: Reduction },
 }
 
 impl Reducer {
-    fn of(stage: &Stage, budget: &Budget) -> Option<Self> {
-        match stage.run {
-            Run::Map { .. } => None,
-            Run::Reduce(function) => {
-                let (budget, charge) = (budget.clone(), budget.charge());
-                Some(Self { function, budget, terms: Vec::new(), charge, reduced: 0 })
-            }
-        }
+    fn of(stage: &Stage, javascript: Option<&JavaScript>, budget: &Budget) -> Option<Self> {
+        let function = match (&stage.run, javascript) {
+            (Run::Reduce(function), _) => Reduce::BuiltIn(*function),
+            (Run::ScriptReduce { script, arg }, Some(javascript)) => Reduce::Script {
+                javascript: javascript.clone(),
+                call: ReduceCall { code: code(script), arg: arg.clone() },
+                reduction: Reduction::default(),
+            },
+            _ => return None,
+        };
+        Some(Self { function, budget: budget.clone(), terms: Vec::new(), charge: budget.charge(), offered: 0 })
     }
 
     async fn add(&mut self, batch: Batch, phase: u32) -> Result<(), JobError> {
         self.terms.extend(batch.terms);
         self.charge.absorb(batch.charge);
-        let pending = self.terms.len() - self.reduced;
-        if pending >= self.reduced.max(REDUCE_BATCH_MIN) { self.reduce(phase).await } else { Ok(()) }
+        let pending = self.terms.len() - self.offered;
+        if pending >= self.offered.max(REDUCE_BATCH_MIN) { self.reduce(phase, false).await } else { Ok(()) }
     }
 
-    async fn reduce(&mut self, phase: u32) -> Result<(), JobError> {
-        let (function, inputs) = (self.function, std::mem::take(&mut self.terms));
-        let reduced = if inputs.len() > REDUCE_INLINE_MAX {
-            let reduced = tokio::task::spawn_blocking(move || function.apply(inputs)).await;
-            reduced.map_err(|_| JobError::Interrupted)?
-        } else {
-            function.apply(inputs)
-        };
-        let terms = reduced.map_err(|failed| {
-            let (fault, input) = *failed;
-            JobError::Failed(Box::new(Failure { phase, fault, input }))
-        })?;
+    async fn reduce(&mut self, phase: u32, ends: bool) -> Result<(), JobError> {
+        let failed = |fault, input| JobError::Failed(Box::new(Failure { phase, fault, input }));
+        let inputs = std::mem::take(&mut self.terms);
+        let mut charge = self.budget.charge();
+        match &mut self.function {
+            Reduce::BuiltIn(function) => {
+                let function = *function;
+                let reduced = if inputs.len() > REDUCE_INLINE_MAX {
+                    let reduced = tokio::task::spawn_blocking(move || function.apply(inputs)).await;
+                    reduced.map_err(|_| JobError::Interrupted)?
+                } else {
+                    function.apply(inputs)
+                };
+                self.terms = reduced.map_err(|rejection| failed(rejection.0, rejection.1))?;
+            }
+            Reduce::Script { javascript, call, reduction } => {
+                // Keys that come straight from the job's inputs are lists in JSON.
+                let inputs = inputs.into_iter().map(|input| match input {
+                    Term::Tuple(_) => input_as_list(input),
+                    other => other,
+                });
+                let reduced = javascript.reduce(call.clone(), std::mem::take(reduction), inputs.collect(), ends);
+                let reduced = reduced.await?.map_err(|fault| failed(fault, Term::List(Vec::new())))?;
+                (*reduction, self.terms) = reduced;
+                self.charge = self.budget.charge();
+                charge.add(&reduction.made)?;
+            }
+        }
         // What went in is no longer there, so it is given back first.
         self.charge = self.budget.charge();
-        self.charge.add(&terms)?;
-        self.reduced = terms.len();
-        self.terms = terms;
+        charge.add(&self.terms)?;
+        self.charge.absorb(charge);
+        self.offered = self.terms.len();
         Ok(())
     }
 
     /// The result. A function that got no inputs is called once without any.
     async fn finish(mut self, phase: u32) -> Result<Batch, JobError> {
-        self.reduce(phase).await?;
-        Ok(Batch { terms: self.terms, charge: self.charge })
+        self.reduce(phase, true).await?;
+        let terms = match self.function {
+            Reduce::BuiltIn(_) => self.terms,
+            Reduce::Script { reduction, .. } => reduction.made,
+        };
+        Ok(Batch { terms, charge: self.charge })
     }
 }
 
@@ -392,7 +513,7 @@ mod tests {
     use crate::domain::object::{Content, Link, ObjectLimits, PutCondition};
     use crate::engine::{DeleteMode, EngineOptions, PutRequest, WriteOptions};
     use crate::erlang::external::TermLimits;
-    use crate::mapreduce::{PhaseRefusal, SendingError};
+    use crate::mapreduce::{JavaScriptLimits, PhaseRefusal, SendingError};
     use crate::store::memory::MemoryStore;
 
     async fn engine() -> Engine {
@@ -588,6 +709,76 @@ mod tests {
         assert_eq!(reason(run_on(r#""b""#, &sum, &engine).await), (1, Term::atom("badarith")));
         let object = run_on(r#""b""#, &[phase("map", "map_identity", "")], &engine).await;
         assert!(matches!(object, Err(JobError::Render(_))), "{object:?}");
+    }
+
+    fn javascript(kind: &str, more: &str) -> String {
+        format!(r#"{{"{kind}":{{"language":"javascript",{more}}}}}"#)
+    }
+
+    fn with_javascript() -> MapReduceOptions {
+        let limits = JavaScriptLimits {
+            batch_timeout: Duration::from_secs(60),
+            memory_bytes_max: 16 * 1024 * 1024,
+            terms_max: 100_000,
+            engines_max: 2,
+        };
+        MapReduceOptions { javascript: Some(JavaScript::new(limits)), ..MapReduceOptions::default() }
+    }
+
+    #[tokio::test]
+    async fn javascript_maps_and_reduces_where_it_is_run() {
+        let engine = numbers(3000).await;
+        put(&engine, "source", "function(v) { return [v.key] }".into(), &[]).await;
+        let options = with_javascript();
+        let run = async |inputs, phases: &[String]| run(&engine, job_on(inputs, phases), &options).await;
+        let numbers = r#"{"bucket":"b","key_filters":[["starts_with","k"]]}"#;
+        let values = javascript("map", r#""name":"Riak.mapValuesJson""#);
+        let sum = javascript("reduce", r#""name":"Riak.reduceSum""#);
+        let total: i64 = (0..3000).sum();
+        assert_eq!(run(numbers, &[values.clone(), sum]).await.unwrap(), vec![(1, serde_json::json!([total]))]);
+        let native = phase("reduce", "reduce_count_inputs", "");
+        assert_eq!(run(numbers, &[values, native]).await.unwrap(), vec![(1, serde_json::json!([total]))]);
+        // A missing object is a marker, and keeps its place.
+        let three = r#"[["b","k00001"],["b","nope","data"],["b","k00002"]]"#;
+        let stored = javascript("map", r#""bucket":"b","key":"source""#);
+        let marker = serde_json::json!({"not_found": {"bucket": "b", "key": "nope", "keydata": "data"}});
+        let found = run(three, &[stored]).await.unwrap();
+        assert_eq!(found, vec![(0, serde_json::json!(["k00001", marker, "k00002"]))]);
+        let keys = javascript("reduce", r#""source":"values => values.map(pair => pair[1] || pair)""#);
+        let listed = run(r#"[["b","x"],["b","y"]]"#, &[keys]).await.unwrap();
+        assert_eq!(listed, vec![(0, serde_json::json!(["x", "y"]))]);
+    }
+
+    #[tokio::test]
+    async fn javascript_that_fails_names_its_phase_and_input() {
+        let engine = numbers(100).await;
+        let options = with_javascript();
+        let failure = async |inputs, phase: String| match run(&engine, job_on(inputs, &[phase]), &options).await {
+            Err(JobError::Failed(failure)) => *failure,
+            other => panic!("{other:?}"),
+        };
+        let source = r#""source":"function(v) { if (v.key == 'k00050') throw 'no'; return [] }""#;
+        let thrown = failure(r#""b""#, javascript("map", source)).await;
+        assert_eq!(thrown.fault.reason, Term::binary(b"no"));
+        assert_eq!(MapInput::of(&thrown.input).unwrap().key, "k00050");
+        let missing = failure(r#""b""#, javascript("reduce", r#""bucket":"b","key":"nope""#)).await;
+        assert_eq!(missing.fault.reason, Term::binary(b"the function's object does not exist"));
+        let refused =
+            start(engine.clone(), job_on(r#""b""#, &[javascript("map", source)]), &MapReduceOptions::default());
+        assert!(matches!(refused, Err(JobError::Phase { reason: PhaseRefusal::NotCallable, .. })));
+    }
+
+    #[tokio::test]
+    async fn javascript_stops_when_nobody_waits() {
+        let engine = numbers(1).await;
+        let options = with_javascript();
+        let forever = || job_on(r#""b""#, &[javascript("map", r#""source":"function() { for (;;) {} }""#)]);
+        let hurried = Job { timeout: Duration::from_millis(10), ..forever() };
+        assert!(matches!(run(&engine, hurried, &options).await, Err(JobError::Timeout)));
+        drop(start(engine.clone(), forever(), &options).unwrap());
+        // Both engines are free again long before the time of a batch is over.
+        let ones = javascript("map", r#""source":"v => [1]""#);
+        assert_eq!(run(&engine, job_on(r#""b""#, &[ones]), &options).await.unwrap(), vec![(0, serde_json::json!([1]))]);
     }
 
     #[tokio::test]

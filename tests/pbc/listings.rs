@@ -92,3 +92,49 @@ fn who_leaves_in_the_middle_of_a_listing_disturbs_nobody() {
     assert_eq!(listed.len(), 500);
     assert!(sizes.len() >= 500);
 }
+
+/// What a server reads ahead for a client that does not take it is bounded, whatever the bucket holds: here keys of 20 MB.
+#[test]
+fn a_listing_waits_for_its_reader_with_little_memory() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let padding = "k".repeat(10_000);
+    let keys = 2_000;
+    // All are sent before the first reply is read: replies are short.
+    for chunk in 0..keys / 100 {
+        for number in 0..100 {
+            let put = put("default", "b", &format!("{:05}{padding}", chunk * 100 + number), "v");
+            connection.send_frame(put.code().number(), &put.encode());
+        }
+        for _ in 0..100 {
+            assert_eq!(connection.receive().0, 12);
+        }
+    }
+    // Where the system tells: elsewhere the keys are only counted.
+    let before = server.memory("VmHWM:");
+    let listings = 8;
+    let readers: Vec<_> = (0..listings)
+        .map(|_| {
+            let mut reader = server.connect();
+            let request = list_keys("b", "default");
+            reader.send_frame(request.code().number(), &request.encode());
+            reader.receive();
+            reader
+        })
+        .collect();
+    if let (Some(before), Some(after)) = (before, server.memory("VmHWM:")) {
+        let growth = after.saturating_sub(before);
+        assert!(growth < 64 * 1024 * 1024, "{listings} listings of 20 MB each took {growth} bytes");
+    }
+    for mut reader in readers {
+        let mut count = 100;
+        while let (18, payload) = reader.receive() {
+            match Reply::decode(18, payload.into()).unwrap() {
+                Reply::ListKeys(part) if part.done() => break,
+                Reply::ListKeys(part) => count += part.keys.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(count, keys);
+    }
+}

@@ -61,7 +61,7 @@ fn to_message(dot: Dot, content: Content, head: bool) -> RpbContent {
         content_type: content.content_type,
         charset: content.charset,
         content_encoding: content.content_encoding,
-        vtag: Some(vtag(dot)),
+        vtag: Some(dot.vtag()),
         links: content
             .links
             .into_iter()
@@ -85,7 +85,7 @@ fn typed_to_message(typed: TypedContent, value: Bytes) -> RpbContent {
     RpbContent {
         value,
         content_type: Some(content_type.into()),
-        vtag: Some(vtag(typed.dot)),
+        vtag: Some(typed.dot.vtag()),
         ..times(Duration::from_micros(typed.dot.time.0))
     }
 }
@@ -99,32 +99,9 @@ fn times(modified: Duration) -> RpbContent {
     }
 }
 
-/// A name for one version of a value: base 62 of its dot, which no other version ever has.
-fn vtag(dot: Dot) -> Bytes {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut number = u128::from(dot.actor.0) << 64 | u128::from(dot.time.0);
-    let mut digits = Vec::with_capacity(22);
-    while number > 0 {
-        // The remainder is below 62.
-        digits.push(DIGITS[(number % 62) as usize]);
-        number /= 62;
-    }
-    digits.reverse();
-    digits.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::dot::{ActorId, Time};
-
-    #[test]
-    fn vtags_are_short_and_tell_dots_apart() {
-        let tag = |actor, time| vtag(Dot { actor: ActorId(actor), time: Time(time) });
-        assert_ne!(tag(1, 2), tag(2, 1));
-        assert_ne!(tag(1, 2), tag(1, 3));
-        assert!(tag(u64::MAX, u64::MAX).len() <= 22);
-    }
 
     #[test]
     fn a_metadata_pair_without_value_reads_back_as_undefined() {

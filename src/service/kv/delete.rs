@@ -12,14 +12,17 @@ use crate::service::options::{quorum, required, timeout};
 pub(in crate::service) async fn delete(service: &Service, request: RpbDelReq) -> Result<Reply, Refusal> {
     let bucket = BucketName::new(request.r#type, required(request.bucket));
     let name = ObjectName { bucket, key: required(request.key) };
-    let rw = quorum(request.rw);
-    // Once r or w is given, rw no longer counts for reading; for writing it still stands in for a missing w.
-    let r = if request.r.is_some() || request.w.is_some() { quorum(request.r) } else { rw };
     let delete = DeleteRequest {
         context: request.vclock,
-        read: ReadOptions { r, pr: quorum(request.pr), n_val: request.n_val, ..ReadOptions::default() },
+        rw: quorum(request.rw),
+        read: ReadOptions {
+            r: quorum(request.r),
+            pr: quorum(request.pr),
+            n_val: request.n_val,
+            ..ReadOptions::default()
+        },
         write: WriteOptions {
-            w: quorum(request.w).or(rw),
+            w: quorum(request.w),
             dw: quorum(request.dw),
             pw: quorum(request.pw),
             n_val: request.n_val,

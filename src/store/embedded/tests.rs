@@ -223,3 +223,27 @@ fn a_damaged_row_stops_its_own_sweep_only() {
     let key = CellKey { path: path.clone(), element: Element::Member(vec![5].into()) };
     assert_eq!(bench.rows.read(&damaged, &[Selection::Key(key)]).unwrap().all().len(), 1);
 }
+
+#[test]
+fn a_bucket_listing_reads_one_key_of_each_bucket() {
+    let mut bench = Bench::new();
+    let in_bucket = |bucket: &'static str, key: &str| ObjectName {
+        bucket: BucketName::new(None, bucket.into()),
+        key: Bytes::copy_from_slice(key.as_bytes()),
+    };
+    for bucket in ["a", "b", "c"] {
+        for number in 0..100 {
+            bench.update(&in_bucket(bucket, &format!("{number:03}")), None, &set("s"), &[]).unwrap();
+        }
+    }
+    // Whoever reads one of these rows fails.
+    for number in 1..100 {
+        let row = layout::name(&in_bucket("b", &format!("{number:03}"))).row;
+        bench.rows.keyspace.insert(row, b"\x07".as_slice()).unwrap();
+    }
+    let default = Bytes::from_static(b"default");
+    assert_eq!(bench.rows.buckets(&default, None, 10).unwrap(), ["a", "b", "c"]);
+    assert_eq!(bench.rows.buckets(&default, Some("a".into()), 10).unwrap(), ["b", "c"]);
+    let listed = bench.rows.keys(&in_bucket("b", "").bucket, None, 10);
+    assert!(matches!(listed, Err(StoreError::Damaged { .. })), "{listed:?}");
+}
