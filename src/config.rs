@@ -86,11 +86,11 @@ config_keys! {
     object_size_bytes_max: usize = 50 * 1024 * 1024,
         "Largest object, siblings and metadata included, that may be stored.";
     object_size_bytes_warn: usize = 5 * 1024 * 1024,
-        "Size from which storing an object is logged as a warning.";
+        "Size above which storing an object is logged as a warning.";
     siblings_max: usize = 100,
         "Siblings that an object may have at most.";
     siblings_warn: usize = 25,
-        "Number of siblings from which storing an object is logged as a warning.";
+        "Number of siblings above which storing an object is logged as a warning.";
     map_depth_max: usize = 32,
         "How deep maps may be nested, from 1 to 48.";
     mapreduce_enabled: bool = true,
@@ -116,7 +116,7 @@ config_keys! {
     mapreduce_javascript_timeout_ms_max: u64 = 5_000,
         "How long a JavaScript function may run on a batch of at most 64 objects, or on the inputs gathered for a reduce.";
     request_timeout_ms_default: u32 = 60_000,
-        "How long a request may take that names no timeout of its own.";
+        "How long a write waits for its turn at an object, where the request names no timeout of its own.";
     drain_timeout_ms: u64 = 10_000,
         "How long requests in flight may take to finish when the server is told to stop.";
     cache_size_bytes: u64 = 256 * 1024 * 1024,

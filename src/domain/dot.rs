@@ -4,6 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::base62;
+
 /// The identity of one server's data directory: drawn once at random and kept, so that no two writers share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActorId(pub u64);
@@ -32,16 +34,8 @@ pub struct Dot {
 impl Dot {
     /// A name for the version of a value that the request wrote, in base 62. No other version ever has it.
     pub fn vtag(self) -> Bytes {
-        const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-        let mut number = u128::from(self.actor.0) << 64 | u128::from(self.time.0);
-        let mut digits = Vec::with_capacity(22);
-        while number > 0 {
-            // The remainder is below 62.
-            digits.push(DIGITS[(number % 62) as usize]);
-            number /= 62;
-        }
-        digits.reverse();
-        digits.into()
+        let number = u128::from(self.actor.0) << 64 | u128::from(self.time.0);
+        base62::encode(number.to_be_bytes()).into()
     }
 }
 

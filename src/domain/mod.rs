@@ -2,6 +2,7 @@
 //! Knows: actors, dots, contexts, cells, floors, and Riak's rules for what a client sees.
 //! Must not know: I/O, clocks, randomness, async, generated types, stores.
 
+pub mod base62;
 pub mod cell;
 pub mod context;
 pub mod datatype;

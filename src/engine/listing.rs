@@ -9,51 +9,31 @@ use tokio::time::{Instant, timeout_at};
 use super::{Engine, EngineError};
 use crate::domain::key::BucketName;
 
-/// A listing of one bucket's keys.
-pub struct ListKeys {
+/// A listing of names, and where it stands.
+pub struct Listing {
     engine: Engine,
-    bucket: BucketName,
-    pages: Pages,
-}
-
-/// A listing of one type's buckets.
-pub struct ListBuckets {
-    engine: Engine,
-    bucket_type: Bytes,
-    pages: Pages,
-}
-
-/// Where a listing stands.
-struct Pages {
+    names: Names,
     deadline: Instant,
     page_max: usize,
     last: Option<Bytes>,
     ended: bool,
 }
 
-impl Pages {
-    fn new(patience: Duration, page_max: usize) -> Self {
-        Self { deadline: Instant::now() + patience, page_max, last: None, ended: false }
-    }
-
-    fn turned(&mut self, page: Vec<Bytes>) -> Option<Vec<Bytes>> {
-        self.ended = page.len() < self.page_max;
-        self.last = page.last().cloned().or(self.last.take());
-        (!page.is_empty()).then_some(page)
-    }
-
-    fn check_deadline(&self) -> Result<(), EngineError> {
-        if Instant::now() >= self.deadline { Err(EngineError::Timeout) } else { Ok(()) }
-    }
+/// What is listed.
+enum Names {
+    /// A bucket's keys.
+    Keys(BucketName),
+    /// A type's buckets that hold at least one key.
+    Buckets(Bytes),
 }
 
 impl Engine {
     /// Lists a bucket's keys in pages of up to `page_max`.
-    pub fn list_keys(&self, bucket: BucketName, patience: Duration, page_max: usize) -> Result<ListKeys, EngineError> {
+    pub fn list_keys(&self, bucket: BucketName, patience: Duration, page_max: usize) -> Result<Listing, EngineError> {
         if self.inner.buckets.props(&bucket).is_none() {
             return Err(EngineError::NoSuchType);
         }
-        Ok(ListKeys { engine: self.clone(), bucket, pages: Pages::new(patience, page_max) })
+        Ok(Listing::new(self, Names::Keys(bucket), patience, page_max))
     }
 
     /// Lists the buckets of a type that hold at least one key, in pages of up to `page_max`.
@@ -62,44 +42,39 @@ impl Engine {
         bucket_type: Bytes,
         patience: Duration,
         page_max: usize,
-    ) -> Result<ListBuckets, EngineError> {
+    ) -> Result<Listing, EngineError> {
         if self.inner.buckets.type_props(&bucket_type).is_none() {
             return Err(EngineError::NoSuchType);
         }
-        Ok(ListBuckets { engine: self.clone(), bucket_type, pages: Pages::new(patience, page_max) })
+        Ok(Listing::new(self, Names::Buckets(bucket_type), patience, page_max))
     }
 }
 
-impl ListKeys {
+impl Listing {
+    fn new(engine: &Engine, names: Names, patience: Duration, page_max: usize) -> Self {
+        let deadline = Instant::now() + patience;
+        Self { engine: engine.clone(), names, deadline, page_max, last: None, ended: false }
+    }
+
     /// The next page; `None` at the end.
     ///
     /// # Errors
     /// [`EngineError::Timeout`] when the listing as a whole takes longer than it may.
     pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, EngineError> {
-        self.pages.check_deadline()?;
-        if self.pages.ended {
+        if Instant::now() >= self.deadline {
+            return Err(EngineError::Timeout);
+        }
+        if self.ended {
             return Ok(None);
         }
         let store = &self.engine.inner.store;
-        let page = store.keys(&self.bucket, self.pages.last.as_ref(), self.pages.page_max);
-        let page = timeout_at(self.pages.deadline, page).await.map_err(|_| EngineError::Timeout)??;
-        Ok(self.pages.turned(page))
-    }
-}
-
-impl ListBuckets {
-    /// The next page; `None` at the end.
-    ///
-    /// # Errors
-    /// [`EngineError::Timeout`] when the listing as a whole takes longer than it may.
-    pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, EngineError> {
-        self.pages.check_deadline()?;
-        if self.pages.ended {
-            return Ok(None);
-        }
-        let store = &self.engine.inner.store;
-        let page = store.buckets(&self.bucket_type, self.pages.last.as_ref(), self.pages.page_max);
-        let page = timeout_at(self.pages.deadline, page).await.map_err(|_| EngineError::Timeout)??;
-        Ok(self.pages.turned(page))
+        let page = match &self.names {
+            Names::Keys(bucket) => store.keys(bucket, self.last.as_ref(), self.page_max),
+            Names::Buckets(bucket_type) => store.buckets(bucket_type, self.last.as_ref(), self.page_max),
+        };
+        let page = timeout_at(self.deadline, page).await.map_err(|_| EngineError::Timeout)??;
+        self.ended = page.len() < self.page_max;
+        self.last = page.last().cloned().or(self.last.take());
+        Ok((!page.is_empty()).then_some(page))
     }
 }

@@ -21,6 +21,7 @@ use self::buckets::Buckets;
 use self::clock::HybridClock;
 use self::reaper::Reaper;
 use self::stripes::Stripes;
+use crate::domain::base62;
 use crate::domain::context::ContextError;
 use crate::domain::datatype::limits::{LimitError, UpdateLimits};
 use crate::domain::datatype::{DataType, UpdateError};
@@ -37,7 +38,7 @@ pub use self::buckets::{BucketType, CreateError, TypeError};
 pub use self::datatypes::{DataTypeBucket, Fetched, Update};
 pub use self::indexes::{IndexQuery, Postings};
 pub use self::inspect::{CausalState, InspectError, MemberRange, Members, SiblingState};
-pub use self::listing::{ListBuckets, ListKeys};
+pub use self::listing::Listing;
 pub use self::objects::{DeleteRequest, ObjectView, PutRequest, TypedContent};
 
 /// How long a tombstone stays.
@@ -83,8 +84,6 @@ pub struct ReadOptions {
     pub node_confirms: Option<u32>,
     /// Whether "not found" counts as a reply.
     pub notfound_ok: Option<bool>,
-    /// How long to wait.
-    pub timeout: Option<Duration>,
 }
 
 /// What a write asks of the replicas.
@@ -238,21 +237,9 @@ fn wall_clock() -> Duration {
 /// # Errors
 /// When the system gives no random numbers.
 pub fn generate_key() -> Result<String, EngineError> {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut number = [0; 20];
     getrandom::fill(&mut number).map_err(EngineError::Random)?;
-    let mut digits = Vec::with_capacity(27);
-    while number.iter().any(|&byte| byte != 0) {
-        let mut remainder = 0;
-        for byte in &mut number {
-            let dividend = remainder << 8 | usize::from(*byte);
-            // The quotient is below 256, because the remainder before it was below 62.
-            *byte = (dividend / 62) as u8;
-            remainder = dividend % 62;
-        }
-        digits.push(char::from(DIGITS[remainder]));
-    }
-    Ok(digits.into_iter().rev().collect())
+    Ok(base62::encode(number))
 }
 
 #[cfg(test)]

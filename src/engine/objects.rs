@@ -221,7 +221,7 @@ impl Engine {
 
     fn notice_tombstones(&self, name: &ObjectName, seen: &LiveCells) {
         if object::is_tombstone(seen) {
-            self.reaper.notice(name, object::context_of(seen), self.inner.options.delete_mode);
+            self.reaper.notice(name, object::context_of(seen));
         }
     }
 }

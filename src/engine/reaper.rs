@@ -1,6 +1,7 @@
 //! Removes tombstones when their time has come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -19,7 +20,8 @@ const REMOVALS_MAX: usize = 64;
 /// Takes note of tombstones.
 #[derive(Clone)]
 pub(super) struct Reaper {
-    sender: Option<mpsc::Sender<Due>>,
+    /// The way to the task that removes them, and how long each waits; `None` where they are kept.
+    waiting: Option<(mpsc::Sender<Due>, Duration)>,
 }
 
 struct Due {
@@ -31,19 +33,17 @@ struct Due {
 
 impl Reaper {
     pub(super) fn start(inner: Arc<Inner>) -> Self {
-        if inner.options.delete_mode == DeleteMode::Keep {
-            return Self { sender: None };
-        }
+        let DeleteMode::After(delay) = inner.options.delete_mode else { return Self { waiting: None } };
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         tokio::spawn(run(inner, receiver));
-        Self { sender: Some(sender) }
+        Self { waiting: Some((sender, delay)) }
     }
 
     /// Asks for the removal of an object's tombstones after the configured time.
-    pub(super) fn notice(&self, name: &ObjectName, context: CausalContext, mode: DeleteMode) {
-        if let (Some(sender), DeleteMode::After(delay)) = (&self.sender, mode) {
+    pub(super) fn notice(&self, name: &ObjectName, context: CausalContext) {
+        if let Some((sender, delay)) = &self.waiting {
             // A full queue is no error: see WAITING_MAX.
-            let _ = sender.try_send(Due { at: Instant::now() + delay, name: name.clone(), context });
+            let _ = sender.try_send(Due { at: Instant::now() + *delay, name: name.clone(), context });
         }
     }
 }

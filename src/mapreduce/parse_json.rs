@@ -121,7 +121,7 @@ fn parse_bucket(bucket: &Term) -> Option<BucketName> {
 }
 
 /// An index value in the form that entries have: integers may be numbers or texts.
-fn index_value(value: &Term) -> Option<Bytes> {
+pub(super) fn index_value(value: &Term) -> Option<Bytes> {
     match value {
         Term::Binary(text) => Some(text.clone()),
         Term::Integer(integer) => Some(integer.to_string().into()),

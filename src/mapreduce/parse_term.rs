@@ -8,6 +8,7 @@ use super::error::{InputsError, JobError, QueryError};
 use super::job::{
     Encoding, Function, IndexInput, Inputs, Job, LinkMatch, Phase, PhaseKind, Script, TIMEOUT_DEFAULT, bucket_name,
 };
+use super::parse_json::index_value;
 use crate::domain::key::{BucketName, ObjectName};
 use crate::erlang::Term;
 use crate::erlang::external::{TermLimits, decode};
@@ -75,14 +76,6 @@ fn is_key(term: &Term) -> bool {
         [Term::Binary(_), Term::Binary(_)] => true,
         [Term::Tuple(name), _] => matches!(&name[..], [bucket, Term::Binary(_)] if bucket_name(bucket).is_some()),
         _ => false,
-    }
-}
-
-fn index_value(value: &Term) -> Option<Bytes> {
-    match value {
-        Term::Binary(text) => Some(text.clone()),
-        Term::Integer(integer) => Some(integer.to_string().into()),
-        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use super::error::{JobError, SendingError};
 use super::filter::Pipeline;
 use super::job::{IndexInput, Inputs, key_term};
 use crate::domain::key::BucketName;
-use crate::engine::{Engine, EngineError, IndexQuery, ListKeys, Postings};
+use crate::engine::{Engine, EngineError, IndexQuery, Listing as KeyListing, Postings};
 use crate::erlang::Term;
 
 /// Inputs that are pulled at a time.
@@ -36,7 +36,7 @@ struct Found {
 }
 
 struct Listing {
-    listing: ListKeys,
+    listing: KeyListing,
     bucket: BucketName,
     test: KeyTest,
 }

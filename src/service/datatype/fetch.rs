@@ -8,7 +8,7 @@ use crate::message::generated::{DtFetchReq, DtFetchResp};
 use crate::message::value::{EncodedReply, ValueReply};
 use crate::service::Service;
 use crate::service::error::Refusal;
-use crate::service::options::{quorum, timeout};
+use crate::service::options::quorum;
 
 use super::refusal;
 use super::value::{ReplyValue, type_number};
@@ -32,7 +32,6 @@ pub(in crate::service) async fn fetch(service: &Service, request: DtFetchReq) ->
         n_val: request.n_val.filter(|_| !is_default_type),
         node_confirms: request.node_confirms.filter(|_| !is_default_type),
         notfound_ok: request.notfound_ok,
-        timeout: timeout(request.timeout),
     };
     let mut value = ReplyValue::new(data_type, ValueReply::Fetch, service.options.reply_size_bytes_max);
     let context = match service.engine.fetch(&name, &bucket, options, &mut value).await.map_err(refusal)? {

@@ -15,7 +15,7 @@ use crate::message::Reply;
 use crate::message::generated::{RpbContent, RpbCsBucketReq, RpbCsBucketResp, RpbGetResp, RpbIndexObject};
 use crate::service::error::Refusal;
 use crate::service::kv::content::{self, typed_value};
-use crate::service::kv::list_keys::FRAMES_AHEAD;
+use crate::service::kv::listing::FRAMES_AHEAD;
 use crate::service::kv::name::listing_refusal;
 use crate::service::options::required;
 use crate::service::{Answer, Service};
@@ -124,7 +124,7 @@ impl Fold {
         if view.is_deleted() {
             return Ok(None);
         }
-        let (content, vclock) = content::to_messages(&name, view, typed_value.finish_opaque(), false);
+        let (content, vclock) = content::to_messages(&name, view, typed_value, false);
         Ok(Some(RpbIndexObject { key: name.key, object: RpbGetResp { content, vclock, unchanged: None } }))
     }
 

@@ -15,7 +15,7 @@ use crate::message::Reply;
 use crate::message::generated::rpb_index_req::IndexQueryType;
 use crate::message::generated::{RpbIndexReq, RpbIndexResp, RpbPair};
 use crate::service::error::Refusal;
-use crate::service::kv::list_keys::FRAMES_AHEAD;
+use crate::service::kv::listing::FRAMES_AHEAD;
 use crate::service::kv::name::listing_refusal;
 use crate::service::options::{required, timeout};
 use crate::service::{Answer, Service};

@@ -40,15 +40,16 @@ pub(in crate::service) fn from_message(message: RpbContent) -> Content {
     }
 }
 
-/// The contents and the vclock of an object that is there, where `typed_value` stands for its data type content.
+/// The contents and the vclock of an object that is there, where `typed_value` has taken the value of its data type content.
 pub(in crate::service) fn to_messages(
     name: &ObjectName,
     view: ObjectView,
-    typed_value: Bytes,
+    typed_value: ReplyValue,
     head: bool,
 ) -> (Vec<RpbContent>, Option<Bytes>) {
     let vclock = view.context.encode(ObjectIdentity::of(name));
-    let typed = view.typed.map(|typed| typed_to_message(typed, if head { Bytes::new() } else { typed_value }));
+    let shown = |value: ReplyValue| if head { Bytes::new() } else { value.finish_opaque() };
+    let typed = view.typed.map(|typed| typed_to_message(typed, shown(typed_value)));
     let siblings = view.siblings.into_iter().map(|(dot, content)| to_message(dot, content, head));
     (typed.into_iter().chain(siblings).collect(), Some(vclock))
 }

@@ -7,7 +7,7 @@ use crate::message::Reply;
 use crate::message::generated::{RpbGetReq, RpbGetResp};
 use crate::service::Service;
 use crate::service::error::Refusal;
-use crate::service::options::{quorum, required, timeout};
+use crate::service::options::{quorum, required};
 
 use super::content::typed_value;
 use super::{content, name};
@@ -22,7 +22,6 @@ pub(in crate::service) async fn get(service: &Service, request: RpbGetReq) -> Re
         n_val: request.n_val,
         node_confirms: request.node_confirms,
         notfound_ok: request.notfound_ok,
-        timeout: timeout(request.timeout),
     };
     let head = request.head == Some(true);
     let mut typed_value = typed_value(service, &name)?;
@@ -39,6 +38,6 @@ pub(in crate::service) async fn get(service: &Service, request: RpbGetReq) -> Re
     if request.if_modified.is_some_and(|vclock| vclock == view.context.encode(ObjectIdentity::of(&name))) {
         return Ok(Reply::Get(RpbGetResp { unchanged: Some(true), ..nothing }));
     }
-    let (content, vclock) = content::to_messages(&name, view, typed_value.finish_opaque(), head);
+    let (content, vclock) = content::to_messages(&name, view, typed_value, head);
     Ok(Reply::Get(RpbGetResp { content, vclock, unchanged: None }))
 }

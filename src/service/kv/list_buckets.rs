@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
-use super::list_keys::FRAMES_AHEAD;
+use super::listing::stream;
 use super::name::listing_refusal;
 use crate::domain::key::DEFAULT_TYPE;
-use crate::engine::ListBuckets;
+use crate::engine::Listing;
 use crate::message::Reply;
 use crate::message::generated::{RpbListBucketsReq, RpbListBucketsResp};
 use crate::service::error::Refusal;
@@ -31,33 +30,16 @@ pub(in crate::service) async fn list_buckets(service: &Service, request: RpbList
     let patience = timeout(request.timeout).unwrap_or(TIMEOUT_DEFAULT);
     let listing = service.engine.list_buckets(bucket_type.clone(), patience, service.options.list_buckets_chunk);
     let listing = listing.map_err(|error| listing_refusal(error, &bucket_type))?;
-    if streams { Ok(stream(listing)) } else { collect(listing).await }
+    if !streams {
+        return collect(listing).await;
+    }
+    Ok(stream(listing, |buckets, done| Reply::ListBuckets(RpbListBucketsResp { buckets, done })))
 }
 
-async fn collect(mut listing: ListBuckets) -> Result<Answer, Refusal> {
+async fn collect(mut listing: Listing) -> Result<Answer, Refusal> {
     let mut buckets = Vec::new();
     while let Some(page) = listing.next().await? {
         buckets.extend(page);
     }
     Ok(Answer::Reply(Reply::ListBuckets(RpbListBucketsResp { buckets, done: None })))
-}
-
-fn stream(mut listing: ListBuckets) -> Answer {
-    let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
-    tokio::spawn(async move {
-        loop {
-            let page = listing.next().await;
-            let ends = !matches!(page, Ok(Some(_)));
-            let reply = match page {
-                Ok(Some(buckets)) => Reply::ListBuckets(RpbListBucketsResp { buckets, done: None }),
-                Ok(None) => Reply::ListBuckets(RpbListBucketsResp { buckets: Vec::new(), done: Some(true) }),
-                Err(error) => Refusal::from(error).into_reply(),
-            };
-            // A connection that is gone does not want the rest.
-            if sender.send(reply).await.is_err() || ends {
-                return;
-            }
-        }
-    });
-    Answer::Stream(receiver)
 }

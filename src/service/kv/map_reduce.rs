@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 
-use super::list_keys::FRAMES_AHEAD;
+use super::listing::FRAMES_AHEAD;
 use crate::mapreduce::{self, Job};
 use crate::message::Reply;
 use crate::message::generated::{RpbMapRedReq, RpbMapRedResp};

@@ -45,7 +45,7 @@ pub(in crate::service) async fn put(service: &Service, request: RpbPutReq) -> Re
     let sink = (!head).then_some(&mut typed_value as _);
     let view = service.engine.put(&name, put, sink).await?;
     let (content, vclock) = match view {
-        Some(view) => content::to_messages(&name, view, typed_value.finish_opaque(), head),
+        Some(view) => content::to_messages(&name, view, typed_value, head),
         None => (Vec::new(), None),
     };
     Ok(Reply::Put(RpbPutResp { content, vclock, key: generated }))
