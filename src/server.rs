@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, DeleteMode, MapOpLayout};
+use crate::config::{Config, DeleteMode, Durability, MapOpLayout};
 use crate::control::{ControlError, ControlServer, EngineAdmin};
 use crate::domain::datatype::limits::UpdateLimits;
 use crate::domain::dot::ActorId;
@@ -21,7 +21,7 @@ use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
 use crate::session::{Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
-use crate::store::embedded::{Durability, EmbeddedOptions, EmbeddedStore, OpenError, RowLimits};
+use crate::store::embedded::{self, EmbeddedOptions, EmbeddedStore, OpenError};
 
 /// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
 const MEMTABLE_SIZE_BYTES: u64 = 64 * 1024 * 1024;
@@ -87,7 +87,10 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let mut front_ends = JoinSet::new();
     for listener in listeners {
         let options = ListenerOptions {
-            session: SessionOptions { frame_size_bytes_max: config.frame_size_bytes_max },
+            session: SessionOptions {
+                frame_size_bytes_max: config.frame_size_bytes_max,
+                requests_in_flight_max: config.requests_in_flight_max,
+            },
             drain_timeout: Duration::from_millis(config.drain_timeout_ms),
         };
         front_ends.spawn(listener.serve(service.clone(), options, permits.clone(), stopping.clone()));
@@ -120,12 +123,16 @@ fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
     let mut actor = [0; 8];
     getrandom::fill(&mut actor).map_err(ServerError::Random)?;
     let options = EmbeddedOptions {
-        dir: config.data_dir.clone(),
         cache_size_bytes: config.cache_size_bytes,
         memtable_size_bytes: MEMTABLE_SIZE_BYTES,
-        new_actor: ActorId(u64::from_be_bytes(actor)),
-        rows: RowLimits::default(),
-        durability: Durability::Fsync,
+        durability: match config.durability {
+            Durability::Fsync => embedded::Durability::Fsync,
+            Durability::Relaxed { interval_ms } => {
+                embedded::Durability::Relaxed(Duration::from_millis(interval_ms.into()))
+            }
+        },
+        unapplied_size_bytes_max: config.unapplied_size_bytes_max,
+        ..EmbeddedOptions::new(config.data_dir.clone(), ActorId(u64::from_be_bytes(actor)))
     };
     Ok(EmbeddedStore::open(options)?)
 }

@@ -3,23 +3,20 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 
-use crate::frame::{self, Frame, FrameCodec, FrameError};
-use crate::message::{Reply, Request};
+use super::pipeline::Pipeline;
+use crate::frame::{Frame, FrameCodec, FrameError};
+use crate::message::Request;
 use crate::service::{Answer, ClientState, Service, frame_too_large};
 
-/// Replies are gathered up to this many bytes before they are written, while more requests wait (`kv.md` §1.7).
-const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// Room that is made for what arrives next.
 const READ_BYTES: usize = 8 * 1024;
-/// A buffer that has grown beyond this is given back once it is empty.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a peer may take to notice that nothing more is read from it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,6 +26,8 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct SessionOptions {
     /// The largest frame that is read, in bytes, its code included.
     pub frame_size_bytes_max: usize,
+    /// Requests of one connection whose replies wait to be durable. Further ones are not begun meanwhile.
+    pub requests_in_flight_max: usize,
 }
 
 /// Why a connection ended.
@@ -46,7 +45,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     codec: FrameCodec,
     input: BytesMut,
-    output: BytesMut,
+    pipeline: Pipeline,
+    options: SessionOptions,
     state: ClientState,
     service: Service,
 }
@@ -57,17 +57,18 @@ impl Connection {
             stream,
             codec: FrameCodec::new(options.frame_size_bytes_max),
             input: BytesMut::new(),
-            output: BytesMut::new(),
+            pipeline: Pipeline::default(),
+            options,
             state: ClientState::default(),
             service,
         }
     }
 
-    /// Answers requests one after the other until the connection ends. When `stopping` is cancelled the request in work is
-    /// answered, and no further one begun.
+    /// Answers requests one after the other until the connection ends. When `stopping` is cancelled those that were begun
+    /// are answered, and no further one is begun.
     pub(super) async fn run(mut self, stopping: &CancellationToken) -> io::Result<()> {
         let end = self.answer_requests(stopping).await?;
-        self.flush().await?;
+        self.pipeline.write_all(&mut self.stream).await?;
         match end {
             End::Closed => Ok(()),
             End::Stopped if !self.has_unread() => Ok(()),
@@ -100,6 +101,11 @@ impl Connection {
             if stopping.is_cancelled() {
                 return Ok(End::Stopped);
             }
+            if self.pipeline.held_count() >= self.options.requests_in_flight_max {
+                self.pipeline.opened().await?;
+                self.pipeline.write(&mut self.stream).await?;
+                continue;
+            }
             match self.codec.decode(&mut self.input) {
                 Ok(Some(frame)) => {
                     if !self.answer(frame).await? {
@@ -107,14 +113,14 @@ impl Connection {
                     }
                 }
                 Ok(None) => {
-                    self.flush().await?;
-                    if !self.read(stopping).await? && !stopping.is_cancelled() {
+                    self.pipeline.write(&mut self.stream).await?;
+                    if !self.wait(stopping).await? && !stopping.is_cancelled() {
                         return Ok(End::Closed);
                     }
                 }
                 Err(FrameError::ZeroLength) => return Ok(End::Refused),
                 Err(FrameError::TooLarge { .. }) => {
-                    self.send(&frame_too_large()).await?;
+                    self.pipeline.push(frame_too_large(), self.service.gate())?;
                     return Ok(End::Refused);
                 }
                 Err(FrameError::Io(error)) => return Err(error),
@@ -122,71 +128,45 @@ impl Connection {
         }
     }
 
-    /// Answers one request. Whether the connection goes on.
+    /// Answers one request. Its reply may wait while others follow. Whether the connection goes on.
     async fn answer(&mut self, frame: Frame) -> io::Result<bool> {
         let request = Request::decode(frame.code, frame.payload);
-        match self.service.answer(&mut self.state, request).await {
-            Answer::Reply(reply) => {
-                self.send(&reply).await?;
-                Ok(true)
-            }
-            Answer::LastReply(reply) => {
-                self.send(&reply).await?;
-                Ok(false)
-            }
+        let (reply, goes_on) = match self.service.answer(&mut self.state, request).await {
+            Answer::Reply(reply) => (reply, true),
+            Answer::LastReply(reply) => (reply, false),
             Answer::Stream(mut replies) => {
                 while let Some(reply) = replies.recv().await {
-                    self.send(&reply).await?;
-                    self.flush().await?;
+                    self.pipeline.push(reply, self.service.gate())?;
+                    self.pipeline.write_all(&mut self.stream).await?;
                 }
-                Ok(true)
+                return Ok(true);
             }
+        };
+        self.pipeline.push(reply, self.service.gate())?;
+        if self.pipeline.is_worth_writing() {
+            self.pipeline.write(&mut self.stream).await?;
         }
+        Ok(goes_on)
     }
 
-    async fn send(&mut self, reply: &Reply) -> io::Result<()> {
-        let parts = reply.encode_parts();
-        let header = frame::header(reply.code().number(), parts.iter().map(Bytes::len).sum());
-        self.output.extend_from_slice(&header.map_err(io::Error::other)?);
-        for part in parts {
-            if part.len() <= GATHERED_BYTES_MAX {
-                self.output.extend_from_slice(&part);
-            } else {
-                // Written from where it is: a copy of a large value would cost more than a call.
-                self.flush().await?;
-                self.stream.write_all(&part).await?;
-            }
-        }
-        if self.output.len() >= GATHERED_BYTES_MAX { self.flush().await } else { Ok(()) }
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
-        if self.output.is_empty() {
-            return Ok(());
-        }
-        self.stream.write_all(&self.output).await?;
-        self.output.clear();
-        if self.output.capacity() > KEPT_BYTES_MAX {
-            self.output = BytesMut::new();
-        }
-        Ok(())
-    }
-
-    /// Waits for bytes. False when there will be none: the peer has finished, or the server is stopping.
-    async fn read(&mut self, stopping: &CancellationToken) -> io::Result<bool> {
-        if self.input.is_empty() {
+    /// Waits for bytes, or until a reply may be written. False when there will be no more bytes: the peer has finished, or
+    /// the server is stopping.
+    async fn wait(&mut self, stopping: &CancellationToken) -> io::Result<bool> {
+        let Self { stream, input, pipeline, .. } = self;
+        if pipeline.is_empty() && input.is_empty() {
             // Thousands of connections wait for their next request: none of them keeps a buffer meanwhile.
-            self.input = BytesMut::new();
-            self.output = BytesMut::new();
+            *input = BytesMut::new();
+            pipeline.shrink();
             tokio::select! {
                 () = stopping.cancelled() => return Ok(false),
-                readable = self.stream.readable() => readable?,
+                readable = stream.readable() => readable?,
             }
         }
-        self.input.reserve(READ_BYTES);
+        input.reserve(READ_BYTES);
         tokio::select! {
             () = stopping.cancelled() => Ok(false),
-            read = self.stream.read_buf(&mut self.input) => Ok(read? > 0),
+            opened = pipeline.opened() => opened.map(|()| true),
+            read = stream.read_buf(input) => Ok(read? > 0),
         }
     }
 }

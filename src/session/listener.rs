@@ -87,7 +87,7 @@ impl Listener {
             match accepted {
                 Ok((stream, permit)) => {
                     pause = ACCEPT_PAUSE_MIN;
-                    let connection = Connection::new(stream, service.clone(), options.session);
+                    let connection = Connection::new(stream, service.for_client(), options.session);
                     let stopping = stopping.clone();
                     connections.spawn(async move {
                         if let Err(error) = connection.run(&stopping).await {

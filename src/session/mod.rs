@@ -4,6 +4,7 @@
 
 mod connection;
 mod listener;
+mod pipeline;
 
 pub use connection::SessionOptions;
 pub use listener::{Listener, ListenerOptions};

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::layout::{self, CellRow, KEY_BYTES_MAX};
 use super::record::{self, Header};
-use super::rows::{Range, StoredRows, View, floor_at, floors_above};
+use super::rows::{floor_at, floors_above};
+use super::view::{Range, StoredRows, View};
 use crate::domain::cell::{Cell, CellKey, Floor, FloorTarget, Path};
 use crate::domain::dot::Dot;
 use crate::store::{CellPages, StoreError, StoreFuture};
