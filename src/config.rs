@@ -75,8 +75,18 @@ config_keys! {
         "Largest frame that is accepted; at least twice object_size_bytes_max, so that an object too large is refused by name.";
     connections_max: usize = 10_000,
         "Connections served at once; further ones wait.";
-    requests_in_flight_max: usize = 1024,
+    connection_requests_max: usize = 1024,
         "Requests of one connection that may wait to be durable while further ones are read.";
+    requests_in_flight_max: usize = 65_536,
+        "Requests of all connections that may be at work, or wait to be durable.";
+    buffered_bytes_max: usize = 256 * 1024 * 1024,
+        "Memory for frames and replies of more than 64 KiB that are being read or written, over all connections; a larger one takes all of it.";
+    idle_timeout_ms: u32 = 0,
+        "How long a connection may rest between two requests before it is closed; 0 means for ever, since pools of clients expect that.";
+    frame_timeout_ms: u32 = 300_000,
+        "How long a request may take to arrive, from its first byte to its last.";
+    write_timeout_ms: u32 = 60_000,
+        "How long a client may take nothing of a reply that waits for it before its connection is closed.";
     key_size_bytes_max: usize = 65_536,
         "Longest key that an object may be stored under, and longest name of a bucket that may be written to.";
     update_elements_max: usize = 200_000,
@@ -123,7 +133,7 @@ config_keys! {
         "How long requests in flight may take to finish when the server is told to stop.";
     durability: Durability = Durability::Fsync,
         "When a write is answered: \"fsync\", when the disk has it; \"relaxed:MS\", at once, and the disk has it MS milliseconds later, so that a power failure may take what came in between.";
-    unapplied_size_bytes_max: usize = 32 * 1024 * 1024,
+    unapplied_size_bytes_max: usize = 64 * 1024 * 1024,
         "Memory for what is durable in the commit log and not yet in the store's tables; writers wait where it is used up.";
     cache_size_bytes: u64 = 256 * 1024 * 1024,
         "Memory that the store may use to cache what it read.";
@@ -391,6 +401,10 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let javascript_timeout = config.mapreduce_javascript_timeout_ms_max;
     in_range("mapreduce_javascript_timeout_ms_max", javascript_timeout, 1, u32::MAX.into())?;
     in_range("request_timeout_ms_default", config.request_timeout_ms_default.into(), 1, u32::MAX.into())?;
+    in_range("connection_requests_max", config.connection_requests_max as u64, 1, 1_000_000)?;
+    in_range("buffered_bytes_max", config.buffered_bytes_max as u64, 1024 * 1024, i64::MAX as u64)?;
+    in_range("frame_timeout_ms", config.frame_timeout_ms.into(), 1, u32::MAX.into())?;
+    in_range("write_timeout_ms", config.write_timeout_ms.into(), 1, u32::MAX.into())?;
     in_range("requests_in_flight_max", config.requests_in_flight_max as u64, 1, 1_000_000)?;
     in_range("unapplied_size_bytes_max", config.unapplied_size_bytes_max as u64, 1024 * 1024, i64::MAX as u64)?;
     in_range("cache_size_bytes", config.cache_size_bytes, 1024 * 1024, i64::MAX as u64)?;

@@ -69,6 +69,11 @@ impl FrameCodec {
     pub fn new(frame_size_bytes_max: usize) -> Self {
         Self { frame_size_bytes_max }
     }
+
+    /// The length that the frame at the buffer's beginning announces, if that much of it is there.
+    pub fn announced_bytes(buffer: &[u8]) -> Option<usize> {
+        buffer.first_chunk::<LENGTH_BYTES>().map(|announced| u32::from_be_bytes(*announced) as usize)
+    }
 }
 
 impl Decoder for FrameCodec {
@@ -76,10 +81,9 @@ impl Decoder for FrameCodec {
     type Error = FrameError;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        let Some(announced) = buffer.first_chunk::<LENGTH_BYTES>() else {
+        let Some(length_bytes) = Self::announced_bytes(buffer) else {
             return Ok(None);
         };
-        let length_bytes = u32::from_be_bytes(*announced) as usize;
         if length_bytes == 0 {
             return Err(FrameError::ZeroLength);
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +18,7 @@ use crate::engine::{self, Engine, EngineError, EngineOptions};
 use crate::mapreduce::{JavaScript, JavaScriptLimits, MapReduceOptions};
 use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
-use crate::session::{Listener, ListenerOptions, SessionOptions};
+use crate::session::{Limits, Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
 use crate::store::embedded::{self, EmbeddedOptions, EmbeddedStore, OpenError};
 
@@ -83,17 +82,21 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     println!("data in {}", config.data_dir.display());
 
     let stopping = CancellationToken::new();
-    let permits = Arc::new(Semaphore::new(config.connections_max));
+    let limits = Limits::new(config.connections_max, config.requests_in_flight_max, config.buffered_bytes_max);
     let mut front_ends = JoinSet::new();
     for listener in listeners {
         let options = ListenerOptions {
             session: SessionOptions {
                 frame_size_bytes_max: config.frame_size_bytes_max,
-                requests_in_flight_max: config.requests_in_flight_max,
+                connection_requests_max: config.connection_requests_max,
+                idle_timeout: (config.idle_timeout_ms > 0)
+                    .then(|| Duration::from_millis(config.idle_timeout_ms.into())),
+                frame_timeout: Duration::from_millis(config.frame_timeout_ms.into()),
+                write_timeout: Duration::from_millis(config.write_timeout_ms.into()),
             },
             drain_timeout: Duration::from_millis(config.drain_timeout_ms),
         };
-        front_ends.spawn(listener.serve(service.clone(), options, permits.clone(), stopping.clone()));
+        front_ends.spawn(listener.serve(service.clone(), options, limits.clone(), stopping.clone()));
     }
     front_ends.spawn(control.serve(Arc::new(EngineAdmin(engine)), stopping.clone()));
 

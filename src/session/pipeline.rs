@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use std::io;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
+use super::budget::Share;
 use crate::frame;
 use crate::message::Reply;
 use crate::service::Gate;
@@ -18,54 +21,61 @@ const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
+type Opening = Pin<Box<dyn Future<Output = Result<(), Reply>> + Send>>;
+
 /// Replies that wait, and those that may be written.
 #[derive(Default)]
 pub(super) struct Pipeline {
     /// Replies behind gates that are not open, in order.
     held: VecDeque<Held>,
     /// What waits to open: the gate of the first of them.
-    opening: Option<Pin<Box<dyn Future<Output = Result<(), Reply>> + Send>>>,
+    opening: Option<Opening>,
     /// What may be written: large parts, and what is gathered behind them.
-    ready: VecDeque<Bytes>,
+    ready: VecDeque<(Bytes, Share)>,
     gathered: BytesMut,
     ready_bytes: usize,
-    held_bytes: usize,
 }
 
 struct Held {
     gate: Gate,
     frame: ReplyFrame,
+    /// Its part of the budget for requests, which ends when the gate opens.
+    _request: Share,
 }
 
 /// A reply as it goes onto the wire.
-struct ReplyFrame {
+pub(super) struct ReplyFrame {
     header: [u8; frame::HEADER_BYTES],
     parts: [Bytes; 2],
+    /// Its part of the budget for bytes, if it is large: until it is written.
+    bytes: Share,
 }
 
 impl ReplyFrame {
-    fn new(reply: &Reply) -> io::Result<Self> {
+    pub(super) fn new(reply: &Reply) -> io::Result<Self> {
         let parts = reply.encode_parts();
         let header = frame::header(reply.code().number(), parts.iter().map(Bytes::len).sum());
-        Ok(Self { header: header.map_err(io::Error::other)?, parts })
+        Ok(Self { header: header.map_err(io::Error::other)?, parts, bytes: Share::default() })
     }
 
-    fn size_bytes(&self) -> usize {
+    /// The frame with its part of the budget.
+    pub(super) fn with(self, bytes: Share) -> Self {
+        Self { bytes, ..self }
+    }
+
+    pub(super) fn size_bytes(&self) -> usize {
         self.header.len() + self.parts.iter().map(Bytes::len).sum::<usize>()
     }
 }
 
 impl Pipeline {
     /// Takes in the reply to the next request.
-    pub(super) fn push(&mut self, reply: Reply, gate: Gate) -> io::Result<()> {
-        let frame = ReplyFrame::new(&reply)?;
+    pub(super) fn push(&mut self, frame: ReplyFrame, gate: Gate, request: Share) {
         if self.held.is_empty() && gate.is_open() {
             self.make_ready(frame);
         } else {
-            self.held_bytes += frame.size_bytes();
-            self.held.push_back(Held { gate, frame });
+            self.held.push_back(Held { gate, frame, _request: request });
         }
-        Ok(())
     }
 
     /// Whether nothing waits, neither for a gate nor to be written.
@@ -78,11 +88,6 @@ impl Pipeline {
         self.held.len()
     }
 
-    /// What the replies that are not written take, in bytes.
-    pub(super) fn size_bytes(&self) -> usize {
-        self.held_bytes + self.ready_bytes
-    }
-
     /// Whether enough may be written to be worth a call.
     pub(super) fn is_worth_writing(&self) -> bool {
         self.ready_bytes >= GATHERED_BYTES_MAX
@@ -92,7 +97,6 @@ impl Pipeline {
     fn release(&mut self) {
         while let Some(held) = self.held.pop_front_if(|held| held.gate.is_open()) {
             self.opening = None;
-            self.held_bytes -= held.frame.size_bytes();
             self.make_ready(held.frame);
         }
     }
@@ -108,7 +112,6 @@ impl Pipeline {
             Ok(()) => self.release(),
             // None of those behind it will open either: each gives way to the error.
             Err(refusal) => {
-                self.held_bytes = 0;
                 for _ in 0..std::mem::take(&mut self.held).len() {
                     self.make_ready(ReplyFrame::new(&refusal)?);
                 }
@@ -120,24 +123,29 @@ impl Pipeline {
     fn make_ready(&mut self, frame: ReplyFrame) {
         self.ready_bytes += frame.size_bytes();
         self.gathered.extend_from_slice(&frame.header);
+        let mut bytes = frame.bytes;
         for part in frame.parts {
             if part.len() <= GATHERED_BYTES_MAX {
                 self.gathered.extend_from_slice(&part);
             } else {
-                self.ready.extend([self.gathered.split().freeze(), part]);
+                // The last of the parts is the value, and holds the frame's part of the budget.
+                let bytes = std::mem::take(&mut bytes);
+                self.ready.extend([(self.gathered.split().freeze(), Share::default()), (part, bytes)]);
             }
         }
     }
 
     /// Writes what may be written.
-    pub(super) async fn write(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When the peer takes nothing for as long as `patience`.
+    pub(super) async fn write(&mut self, stream: &mut TcpStream, patience: Duration) -> io::Result<()> {
         self.release();
-        while let Some(part) = self.ready.pop_front() {
-            stream.write_all(&part).await?;
-            self.ready_bytes -= part.len();
+        while let Some((part, _bytes)) = self.ready.pop_front() {
+            write_all(stream, &part, patience).await?;
         }
         if !self.gathered.is_empty() {
-            stream.write_all(&self.gathered).await?;
+            write_all(stream, &self.gathered, patience).await?;
             self.gathered.clear();
             if self.gathered.capacity() > KEPT_BYTES_MAX {
                 self.gathered = BytesMut::new();
@@ -148,19 +156,36 @@ impl Pipeline {
     }
 
     /// Waits for all gates and writes everything.
-    pub(super) async fn write_all(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        self.write(stream).await?;
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(super) async fn write_all(&mut self, stream: &mut TcpStream, patience: Duration) -> io::Result<()> {
+        self.write(stream, patience).await?;
         while !self.held.is_empty() {
             self.opened().await?;
-            self.write(stream).await?;
+            self.write(stream, patience).await?;
         }
         Ok(())
     }
 
     /// Gives back what an idle connection need not keep.
     pub(super) fn shrink(&mut self) {
-        if self.gathered.is_empty() {
-            self.gathered = BytesMut::new();
-        }
+        self.ready = VecDeque::new();
+        self.held = VecDeque::new();
+        self.gathered = BytesMut::new();
     }
+}
+
+async fn write_all(stream: &mut TcpStream, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = match stream.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                timeout(patience, stream.writable()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+                continue;
+            }
+            written => written?,
+        };
+        bytes = &bytes[written..];
+    }
+    Ok(())
 }

@@ -20,7 +20,8 @@ const STRIDE_BYTES: u64 = 101;
 
 /// One object that changes over from packed to spread, loses a field that is swept in many steps, grows while it is swept,
 /// ends whole, and begins anew.
-struct History {
+#[derive(Default)]
+pub struct History {
     replica: Replica,
     time: u64,
 }
@@ -46,7 +47,7 @@ impl History {
     }
 
     /// Every write, and what the object is after it.
-    fn steps(mut self) -> Vec<(Delta, LiveCells)> {
+    pub fn steps(mut self) -> Vec<(Delta, LiveCells)> {
         let mut steps = Vec::new();
         let (a, b) = (set("a"), set("b"));
         let removed = |history: &History, path: &Path| vec![subtree(path, &history.seen())];
@@ -74,7 +75,7 @@ impl History {
     }
 }
 
-fn options_at(dir: &DirPath) -> EmbeddedOptions {
+pub fn options_at(dir: &DirPath) -> EmbeddedOptions {
     let rows = RowLimits {
         packed_cells_max: 8,
         rows_ended_at_once_max: 4,
@@ -88,9 +89,9 @@ fn options_at(dir: &DirPath) -> EmbeddedOptions {
 async fn a_crash_at_any_write_leaves_every_object_whole() {
     let dir = tempfile::tempdir().unwrap();
     let name = object("k");
-    let steps = History { replica: Replica::default(), time: 0 }.steps();
+    let steps = History::default().steps();
     let store = EmbeddedStore::open(options_at(dir.path())).unwrap();
-    let log = dir.path().join("data/log/000000");
+    let log = dir.path().join("data/log/000000.log");
     // Where the log ended when so many steps had been acknowledged.
     let mut ends = vec![end_of(&log)];
     for (delta, after) in &steps {

@@ -189,6 +189,25 @@ async fn reads_beside_a_write_see_all_of_it_or_nothing() {
     reader.await.unwrap();
 }
 
+/// The last step of a sweep deletes the floor too, which comes before the rows that it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_beside_a_sweep_sees_no_dead_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.rows.rows_swept_per_step_max = 10_000;
+    let store = EmbeddedStore::open(options).unwrap();
+    let mut writer = Writer::new(&store);
+    let (name, path) = (object("k"), set("s"));
+    for _ in 0..20 {
+        let dot = writer.update(&name, vec![], members(&path, 0..1_000)).await;
+        writer.send(&name, vec![subtree(&path, &context(&[dot]))], members(&path, 7..9)).1.unwrap();
+        for _ in 0..20 {
+            let cells = read(&store, &name, &[Selection::Subtree(path.clone())]).await;
+            assert_eq!(cells.all().len(), 3);
+        }
+    }
+}
+
 #[test]
 fn a_directory_belongs_to_one_store() {
     let dir = tempfile::tempdir().unwrap();
@@ -256,7 +275,8 @@ fn a_path_that_is_no_directory_is_refused() {
 /// The directory that the process with the small disk works in. Set in that process only.
 const SMALL_DISK_DIR: &str = "OMBAK_TEST_SMALL_DISK_DIR";
 
-/// The system refuses a file of more than 64 MiB, so that a write fails in the middle: such an entry of the log is one file. A limit holds for a whole process, so this test runs once more in one of its own.
+/// The system refuses a file of more than 64 MiB, which the engine's journal grows to: so the tables cannot take up what the log
+/// has. A limit holds for a whole process, so this test runs once more in one of its own.
 #[tokio::test]
 async fn a_store_whose_write_failed_is_read_only() {
     if let Some(dir) = std::env::var_os(SMALL_DISK_DIR) {
@@ -303,17 +323,20 @@ async fn fill_the_disk(dir: &DirPath) {
         if let Err(error) = durable(&store, written).await {
             break error;
         }
-        writer.update(&object(acknowledged.to_string()), vec![], members(&Path::root(), 0..1)).await;
+        let (_, written) = writer.send(&object(acknowledged.to_string()), vec![], members(&Path::root(), 0..1));
+        if let Err(error) = durable(&store, written).await {
+            break error;
+        }
         acknowledged += 1;
         assert!(acknowledged < 200, "no write failed");
     };
-    assert!(matches!(error, StoreError::Engine { .. }), "{error}");
+    assert!(matches!(error, StoreError::Engine { .. } | StoreError::ReadOnly { .. }), "{error}");
     fs::write(dir.join("acknowledged"), acknowledged.to_string()).unwrap();
     for written in [writer.send(&object("k"), vec![], members(&Path::root(), 0..1)).1, store.raise_clock_bound(Time(5))]
     {
         assert!(matches!(durable(&store, written).await, Err(StoreError::ReadOnly { .. })));
     }
-    assert_eq!(keys(&store, &bucket("b"), 1_000).await.len(), acknowledged);
+    assert!(keys(&store, &bucket("b"), 1_000).await.len() >= acknowledged);
     store.close();
     assert_eq!(durable(&store, store.put_record(bytes("r"), None)).await, Err(StoreError::Closed));
 }

@@ -3,5 +3,7 @@
 mod contract;
 mod crash_points;
 mod durability;
+mod faults;
+mod fixtures;
 mod histories;
 mod support;

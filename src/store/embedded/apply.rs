@@ -7,19 +7,21 @@ use super::commit::{Commits, Task};
 use super::overlay::Overlay;
 use crate::store::{Position, StoreError};
 
-/// The log may grow by this much, in bytes, before the tables are persisted so that its files can be written again.
-const LOG_KEPT_BYTES: u64 = 32 * 1024 * 1024;
+/// The log may grow by this many files before the tables are persisted so that its files can be written again.
+const LOG_KEPT_FILES: u64 = 4;
 
 pub(super) struct Applier<'a> {
     commits: &'a Commits,
     churn: Churn,
+    log_kept_bytes: u64,
     /// What the log had taken when the tables were last persisted, in bytes.
     persisted_at_bytes: u64,
 }
 
 impl<'a> Applier<'a> {
-    pub(super) fn new(commits: &'a Commits) -> Self {
-        Self { commits, churn: Churn::new(), persisted_at_bytes: 0 }
+    pub(super) fn new(commits: &'a Commits, log_file_size_bytes: u64) -> Self {
+        let log_kept_bytes = LOG_KEPT_FILES * log_file_size_bytes;
+        Self { commits, churn: Churn::new(), log_kept_bytes, persisted_at_bytes: 0 }
     }
 
     /// Works until the store closes or fails. Whether the tables then hold everything durably.
@@ -50,7 +52,7 @@ impl<'a> Applier<'a> {
         self.churn.note(frozen.last_versions().map(|(key, _)| key));
         let is_churned = self.churn.is_due();
         let logged_bytes = self.commits.logged_bytes.load(Ordering::Relaxed);
-        if persist || is_churned || logged_bytes - self.persisted_at_bytes >= LOG_KEPT_BYTES {
+        if persist || is_churned || logged_bytes - self.persisted_at_bytes >= self.log_kept_bytes {
             rows.persist()?;
             self.persisted_at_bytes = logged_bytes;
             self.commits.released.store(position.0, Ordering::Release);

@@ -12,10 +12,13 @@ use super::record;
 use super::view::{Range, RowsView, View, Visitor};
 use crate::store::StoreError;
 
+/// Rows by key: values are put, absent ones deleted.
+pub(super) type ChangedRows = BTreeMap<Bytes, Option<Bytes>>;
+
 /// Rows that change together. What is read through it is as it will be.
 pub(super) struct Batch {
     view: RowsView,
-    changed: BTreeMap<Bytes, Option<Bytes>>,
+    changed: ChangedRows,
     /// Queue rows of sweeps that the batch asks for.
     queued: Vec<(Bytes, Bytes)>,
 }
@@ -79,7 +82,7 @@ impl Batch {
     }
 
     /// What changes, and the queue rows among it.
-    pub(super) fn into_parts(self) -> (BTreeMap<Bytes, Option<Bytes>>, Vec<(Bytes, Bytes)>) {
+    pub(super) fn into_parts(self) -> (ChangedRows, Vec<(Bytes, Bytes)>) {
         (self.changed, self.queued)
     }
 

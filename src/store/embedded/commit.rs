@@ -300,8 +300,8 @@ impl Commits {
     fn sweep_step(&self, queue: &mut Queue) {
         let mut batch = Batch::new(self.rows.view());
         match queue.sweeper.step(&mut batch) {
-            // No entry of the log: after a crash the sweep is done again, and only dead rows are back. It takes the last
-            // write's position, and so goes to the tables when that is durable.
+            // No entry of the log: after a crash the sweep is done again, and only dead rows are back. It goes to the
+            // tables with the last write.
             Ok(()) => self.rows.write(batch.into_parts().0, queue.position),
             // A row that cannot be read stops its own sweep and no write.
             Err(error) => tracing::error!(%error, "dead rows cannot be swept; the next start tries again"),

@@ -106,7 +106,7 @@ impl EmbeddedOptions {
             new_actor,
             rows: RowLimits::default(),
             durability: Durability::default(),
-            unapplied_size_bytes_max: 32 * 1024 * 1024,
+            unapplied_size_bytes_max: 64 * 1024 * 1024,
             log_file_size_bytes: 8 * 1024 * 1024,
             log_disk: Arc::new(SystemDisk),
         }
@@ -241,8 +241,8 @@ impl EmbeddedStore {
         let (shared, durability) = (commits.clone(), options.durability);
         let committer = committer.spawn(move || shared.run_committer(log, durability)).map_err(thread_error)?;
         let applier = thread::Builder::new().name("applier".into());
-        let shared = commits.clone();
-        let applier = applier.spawn(move || Applier::new(&shared).run()).map_err(thread_error)?;
+        let (shared, log_file_size_bytes) = (commits.clone(), options.log_file_size_bytes);
+        let applier = applier.spawn(move || Applier::new(&shared, log_file_size_bytes).run()).map_err(thread_error)?;
         Ok(Self { actor, clock_bound, commits, threads: Mutex::new(Some(Threads { committer, applier })) })
     }
 
@@ -268,7 +268,6 @@ fn replay(
     mut recovered: Recovered,
     held: Position,
 ) -> Result<Position, LogError> {
-    rows.begin_behind(held);
     let mut last = held;
     loop {
         let entries = recovered.next()?;

@@ -1,21 +1,22 @@
 //! Reading rows: an object's live cells, names in order, records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{Database, Keyspace, PersistMode, Snapshot};
 
+use super::batch::ChangedRows;
 use super::counts::{Counters, RowCounts};
 use super::engine_error;
 use super::layout::{self, RowId, RowKey};
-use super::overlay::Overlay;
+use super::overlay::{Moment, Overlay};
 use super::record::{self, Header, SiblingEntry};
 use super::scan::LiveScan;
-use super::view::{Layers, Range, RowsView, StoredRows, View};
+use super::view::{Layers, Range, RowsView, StoredRows, Tables, View};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
@@ -31,10 +32,9 @@ pub(super) struct Rows(Arc<Inner>);
 
 struct Inner {
     database: Database,
-    keyspace: Keyspace,
-    counters: Arc<Counters>,
+    tables: Arc<Tables>,
     layers: RwLock<Arc<Layers>>,
-    /// The last position whose rows are all in the layers.
+    /// The last moment whose rows are all in the layers.
     visible: AtomicU64,
     // With the rows, so that a scan which outlives the store keeps the directory too.
     _lock: File,
@@ -42,11 +42,12 @@ struct Inner {
 
 impl Rows {
     pub(super) fn new(database: Database, keyspace: Keyspace, lock: File) -> Self {
-        let layers = Layers { active: Arc::default(), frozen: None, tables: database.snapshot() };
+        let tables = Arc::new(Tables { keyspace, counters: Counters::default() });
+        let stored = database.snapshot();
+        let layers = Layers { tables: tables.clone(), active: Arc::default(), frozen: None, stored };
         Self(Arc::new(Inner {
             database,
-            keyspace,
-            counters: Arc::default(),
+            tables,
             layers: RwLock::new(Arc::new(layers)),
             visible: AtomicU64::new(0),
             _lock: lock,
@@ -57,35 +58,35 @@ impl Rows {
         self.0.layers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_layers(&self, layers: Layers) {
-        let layers = Arc::new(layers);
+    fn set_layers(&self, active: Arc<Overlay>, frozen: Option<Arc<Overlay>>, stored: Snapshot) {
+        let layers = Arc::new(Layers { tables: self.0.tables.clone(), active, frozen, stored });
         *self.0.layers.write().unwrap_or_else(PoisonError::into_inner) = layers;
     }
 
     /// The rows as they are now.
     pub(super) fn view(&self) -> RowsView {
-        // The layers first: those of a moment show all positions up to the last that was written to them.
+        // The layers first: they show all moments up to the last that was written to them.
         let layers = self.layers();
-        let position = Position(self.0.visible.load(Ordering::Acquire));
-        RowsView::new(layers, self.0.keyspace.clone(), self.0.counters.clone(), position)
+        RowsView::new(layers, Moment(self.0.visible.load(Ordering::Acquire)))
     }
 
     pub(super) fn counts(&self) -> RowCounts {
-        self.0.counters.get()
+        self.0.tables.counters.get()
     }
 
-    /// Writes rows to memory, where they are visible together: values are put, absent ones deleted. For the one writer,
-    /// whose positions never fall.
-    pub(super) fn write(&self, changed: BTreeMap<Bytes, Option<Bytes>>, position: Position) {
+    /// Writes rows to memory, where they are visible together. They are durable when the write at the position is. For the
+    /// one writer, whose positions never fall.
+    pub(super) fn write(&self, changed: ChangedRows, position: Position) {
         let layers = self.layers();
+        let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
         for (key, value) in changed {
             match &value {
-                Some(value) => self.0.counters.note_put(key.len() + value.len()),
-                None => self.0.counters.note_deleted(),
+                Some(value) => self.0.tables.counters.note_put(key.len() + value.len()),
+                None => self.0.tables.counters.note_deleted(),
             }
-            layers.active.write(key, value, position);
+            layers.active.write(key, value, moment, position);
         }
-        self.0.visible.store(position.0, Ordering::Release);
+        self.0.visible.store(moment.0, Ordering::Release);
     }
 
     /// What is in memory alone, in bytes, nearly.
@@ -103,8 +104,8 @@ impl Rows {
     pub(super) fn freeze(&self) -> Arc<Overlay> {
         let layers = self.layers();
         let frozen = layers.active.clone();
-        let tables = layers.tables.clone();
-        self.set_layers(Layers { active: Arc::default(), frozen: Some(frozen.clone()), tables });
+        let stored = layers.stored.clone();
+        self.set_layers(Arc::default(), Some(frozen.clone()), stored);
         frozen
     }
 
@@ -115,16 +116,15 @@ impl Rows {
         let mut batch = inner.database.batch().durability(None);
         for (key, value) in frozen.last_versions() {
             match value {
-                Some(value) => batch.insert(&inner.keyspace, key, value),
-                None => batch.remove(&inner.keyspace, key),
+                Some(value) => batch.insert(&inner.tables.keyspace, key, value),
+                None => batch.remove(&inner.tables.keyspace, key),
             }
         }
         let held = layout::own_position();
         let value = record::encode_time(&held, Time(position.0));
-        batch.insert(&inner.keyspace, held.row, value);
+        batch.insert(&inner.tables.keyspace, held.row, value);
         batch.commit().map_err(engine_error)?;
-        let active = self.active();
-        self.set_layers(Layers { active, frozen: None, tables: inner.database.snapshot() });
+        self.set_layers(self.active(), None, inner.database.snapshot());
         Ok(())
     }
 
@@ -136,11 +136,11 @@ impl Rows {
     /// Has the engine write its table of new rows to disk in the background before it is full, and begin a new one. Not
     /// while another waits to be written: several would hold up all writes.
     pub(super) fn write_table_early(&self) -> bool {
-        if self.0.keyspace.sealed_memtable_count() > 0 {
+        if self.0.tables.keyspace.sealed_memtable_count() > 0 {
             return false;
         }
         // After an error nothing is lost: the table is written when it is full.
-        if let Err(error) = self.0.keyspace.rotate_memtable() {
+        if let Err(error) = self.0.tables.keyspace.rotate_memtable() {
             tracing::warn!(%error, "the engine did not write its new rows early");
         }
         true
@@ -151,11 +151,6 @@ impl Rows {
         Ok(Position(time_at(&self.view(), &layout::own_position())?.unwrap_or_default().0))
     }
 
-    /// Goes on behind a position. For the time before the first write.
-    pub(super) fn begin_behind(&self, position: Position) {
-        self.0.visible.store(position.0, Ordering::Release);
-    }
-
     /// The directory's actor: the one it has, or `new_actor` from now on.
     pub(super) fn establish_actor(&self, new_actor: ActorId) -> Result<ActorId, StoreError> {
         let key = layout::own_actor();
@@ -163,10 +158,9 @@ impl Rows {
             return Ok(ActorId(actor.0));
         }
         let value = record::encode_time(&key, Time(new_actor.0));
-        self.0.keyspace.insert(key.row, value).map_err(engine_error)?;
+        self.0.tables.keyspace.insert(key.row, value).map_err(engine_error)?;
         self.persist()?;
-        let Layers { active, .. } = &*self.layers();
-        self.set_layers(Layers { active: active.clone(), frozen: None, tables: self.0.database.snapshot() });
+        self.set_layers(self.active(), None, self.0.database.snapshot());
         Ok(new_actor)
     }
 

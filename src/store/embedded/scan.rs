@@ -35,7 +35,7 @@ pub(super) enum Rows {
     /// A packed object's own.
     Packed(std::vec::IntoIter<(Bytes, Bytes)>),
     /// The engine's, of a snapshot that lives as long as this.
-    Stored(StoredRows),
+    Stored(Box<StoredRows>),
     /// There is no content.
     None,
 }
@@ -77,7 +77,7 @@ impl LiveScan {
         }
         let rows = match &header.packed {
             Some(packed) => Rows::Packed(packed.range(&range).into_iter()),
-            None => Rows::Stored(stored(range)),
+            None => Rows::Stored(Box::new(stored(range))),
         };
         Ok(Self { rows, path, from, floors, ahead, group })
     }

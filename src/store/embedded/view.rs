@@ -2,7 +2,7 @@
 //!
 //! What is written goes into the *active* overlay. From time to time that one is *frozen*, another takes its place, and the
 //! frozen one is written to the tables; until it is dropped, readers go by the tables as they were before. So the three
-//! together show every position from the last freeze on, and nothing changes under a reader.
+//! together show every moment from the last freeze on, and nothing changes under a reader.
 
 use std::cell::Cell;
 use std::ops::{Bound, ControlFlow};
@@ -14,7 +14,7 @@ use fjall::{Keyspace, Readable, Snapshot};
 use super::counts::Counters;
 use super::engine_error;
 use super::layout;
-use super::overlay::{Overlay, Version};
+use super::overlay::{Moment, Overlay, Version};
 use crate::store::{Position, StoreError};
 
 /// Rows as one moment shows them.
@@ -57,27 +57,32 @@ impl Range {
     }
 }
 
-/// Where rows are.
-pub(super) struct Layers {
-    pub(super) active: Arc<Overlay>,
-    pub(super) frozen: Option<Arc<Overlay>>,
-    /// The engine's tables: without what is in the overlays.
-    pub(super) tables: Snapshot,
+/// The engine's one key space, and what is counted of its use.
+pub(super) struct Tables {
+    pub(super) keyspace: Keyspace,
+    pub(super) counters: Counters,
 }
 
-/// The rows at a position.
+/// Where rows are.
+pub(super) struct Layers {
+    pub(super) tables: Arc<Tables>,
+    pub(super) active: Arc<Overlay>,
+    pub(super) frozen: Option<Arc<Overlay>>,
+    /// The tables without what is in the overlays.
+    pub(super) stored: Snapshot,
+}
+
+/// The rows at a moment.
 pub(super) struct RowsView {
     layers: Arc<Layers>,
-    keyspace: Keyspace,
-    counters: Arc<Counters>,
-    position: Position,
+    moment: Moment,
     /// The latest write that was seen.
     seen: Cell<Position>,
 }
 
 impl RowsView {
-    pub(super) fn new(layers: Arc<Layers>, keyspace: Keyspace, counters: Arc<Counters>, position: Position) -> Self {
-        Self { layers, keyspace, counters, position, seen: Cell::default() }
+    pub(super) fn new(layers: Arc<Layers>, moment: Moment) -> Self {
+        Self { layers, moment, seen: Cell::default() }
     }
 
     /// The latest write that was seen. What comes from the tables is durable and does not count.
@@ -91,16 +96,16 @@ impl RowsView {
 
     /// The rows of a range, for as long as they are wanted.
     pub(super) fn iter(&self, range: Range) -> StoredRows {
-        let tables = self.layers.tables.range(&self.keyspace, (range.start.clone(), range.end.clone()));
+        let Layers { tables, stored, .. } = &*self.layers;
+        let stored = stored.range(&tables.keyspace, (range.start.clone(), range.end.clone()));
         let mut rows = StoredRows {
             layers: self.layers.clone(),
-            position: self.position,
-            counters: self.counters.clone(),
+            moment: self.moment,
             range,
             active: None,
             frozen: None,
-            tables,
-            next_of_tables: None,
+            stored,
+            next_stored: None,
             seen: Position::default(),
         };
         rows.active = rows.first_in(&rows.layers.active, rows.range.start.clone());
@@ -111,14 +116,14 @@ impl RowsView {
 
 impl View for RowsView {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.counters.note_read();
-        let written = self.layers.active.get(key, self.position);
-        let frozen = || self.layers.frozen.as_ref().and_then(|frozen| frozen.get(key, self.position));
+        self.layers.tables.counters.note_read();
+        let written = self.layers.active.get(key, self.moment);
+        let frozen = || self.layers.frozen.as_ref().and_then(|frozen| frozen.get(key, self.moment));
         if let Some(version) = written.or_else(frozen) {
             self.see(version.position);
             return Ok(version.value);
         }
-        let value = self.layers.tables.get(&self.keyspace, key).map_err(engine_error)?;
+        let value = self.layers.stored.get(&self.layers.tables.keyspace, key).map_err(engine_error)?;
         Ok(value.map(Bytes::from))
     }
 
@@ -140,17 +145,16 @@ impl View for RowsView {
     }
 }
 
-/// The rows of a range, as one position shows them for as long as this lives.
+/// The rows of a range, as one moment shows them for as long as this lives.
 pub(super) struct StoredRows {
     layers: Arc<Layers>,
-    position: Position,
-    counters: Arc<Counters>,
+    moment: Moment,
     range: Range,
     /// The next row of each layer.
     active: Option<(Bytes, Version)>,
     frozen: Option<(Bytes, Version)>,
-    tables: fjall::Iter,
-    next_of_tables: Option<(Bytes, Bytes)>,
+    stored: fjall::Iter,
+    next_stored: Option<(Bytes, Bytes)>,
     seen: Position,
 }
 
@@ -161,26 +165,26 @@ impl StoredRows {
         // An overlay takes no range whose end comes first.
         match (start, end) {
             (Bound::Included(start) | Bound::Excluded(start), Bound::Excluded(end)) if start >= end => None,
-            _ => overlay.first(start, end, self.position),
+            _ => overlay.first(start, end, self.moment),
         }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, StoreError> {
         loop {
-            if self.next_of_tables.is_none()
-                && let Some(row) = self.tables.next()
+            if self.next_stored.is_none()
+                && let Some(row) = self.stored.next()
             {
                 let (key, value) = row.into_inner().map_err(engine_error)?;
-                self.next_of_tables = Some((Bytes::from(key), Bytes::from(value)));
+                self.next_stored = Some((Bytes::from(key), Bytes::from(value)));
             }
             let keys = [
                 self.active.as_ref().map(|(key, _)| key),
                 self.frozen.as_ref().map(|(key, _)| key),
-                self.next_of_tables.as_ref().map(|(key, _)| key),
+                self.next_stored.as_ref().map(|(key, _)| key),
             ];
             let Some(first) = keys.into_iter().flatten().min().cloned() else { return Ok(None) };
             // The newest layer that has the row says what it is.
-            let of_tables = self.next_of_tables.take_if(|(key, _)| *key == first).map(|(_, value)| value);
+            let was_stored = self.next_stored.take_if(|(key, _)| *key == first).map(|(_, value)| value);
             let of_frozen = self.frozen.take_if(|(key, _)| *key == first).map(|(_, version)| version);
             if of_frozen.is_some()
                 && let Some(frozen) = &self.layers.frozen
@@ -196,10 +200,10 @@ impl StoredRows {
                     self.seen = self.seen.max(version.position);
                     version.value
                 }
-                None => of_tables,
+                None => was_stored,
             };
             if let Some(value) = value {
-                self.counters.note_scanned();
+                self.layers.tables.counters.note_scanned();
                 return Ok(Some((first, value)));
             }
         }

@@ -153,7 +153,7 @@ impl Log {
 impl LogFile {
     /// A file whose blocks are all on disk, so that to write them again changes nothing but them.
     fn create(dir: &Path, name: u64, files_made: &mut u64, size_bytes: u64, disk: &dyn Disk) -> io::Result<Self> {
-        let path = dir.join(format!("{files_made:06}"));
+        let path = dir.join(format!("{files_made:06}.log"));
         *files_made += 1;
         let file = File::options().create_new(true).read(true).write(true).open(&path)?;
         let mut blocks = vec![0; usize::try_from(size_bytes).map_err(io::Error::other)?];

@@ -259,8 +259,8 @@ mod tests {
     fn a_file_that_a_crash_left_empty_holds_nothing() {
         let mut bench = Bench::new();
         bench.write(1);
-        std::fs::write(bench.path().join("000009"), [0; BLOCK_BYTES]).unwrap();
-        std::fs::write(bench.path().join("000010"), []).unwrap();
+        std::fs::write(bench.path().join("000009.log"), [0; BLOCK_BYTES]).unwrap();
+        std::fs::write(bench.path().join("000010.log"), []).unwrap();
         assert_eq!(bench.recover(0).unwrap(), [1]);
     }
 }
