@@ -119,7 +119,7 @@ config_keys! {
         "How long a write waits for its turn at an object, where the request names no timeout of its own.";
     drain_timeout_ms: u64 = 10_000,
         "How long requests in flight may take to finish when the server is told to stop.";
-    cache_size_bytes: u64 = 256 * 1024 * 1024,
+    cache_size_bytes: u64 = 32 * 1024 * 1024,
         "Memory that the store may use to cache what it read.";
     log: String = "info,fjall=warn,lsm_tree=warn".to_owned(),
         "What is logged: a level, or directives such as \"info,ombak::session=debug\". The default leaves out what the storage engine does all day.";

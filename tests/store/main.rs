@@ -2,6 +2,10 @@
 
 mod contract;
 mod crash_points;
+mod data_types;
 mod durability;
 mod histories;
+#[path = "../model/history.rs"]
+#[allow(dead_code, reason = "the laws use the rest")]
+mod history;
 mod support;
