@@ -1,18 +1,20 @@
 //! What one small change of a data type costs as the object grows: rows and bytes, which are the same at every size, the
 //! time without fsync, and the memory of a server whose set grows to a million members.
 //!
-//! `cargo bench --bench data_types` prints the table and then has criterion measure the times;
-//! `cargo bench --bench data_types -- churn` also shows what a million adds and removes leave behind.
+//! `cargo bench --bench data_types` prints the table, has criterion measure what is read, compares the time of writes to small
+//! and large objects, and then grows a server. `… -- compare` does the comparison alone, and `… -- churn` shows what a million
+//! adds and removes leave behind.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::path::Path as DirPath;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion};
 use ombak::domain::cell::{FieldKind, Path};
-use ombak::domain::datatype::DataType;
 use ombak::domain::datatype::value::{Value, ValueBuilder};
+use ombak::domain::datatype::{DataType, Operation};
 use ombak::domain::key::ObjectName;
 use ombak::message::Reply;
 use ombak::store::embedded::{Durability, EmbeddedOptions};
@@ -34,6 +36,9 @@ fn main() {
     if std::env::args().any(|argument| argument == "churn") {
         return churn();
     }
+    if std::env::args().any(|argument| argument == "compare") {
+        return compare();
+    }
     let dir = tempfile::tempdir().unwrap();
     let bench = Workbench::open(without_fsync(dir.path()));
     for size in SIZES {
@@ -43,6 +48,7 @@ fn main() {
     print_counts(&bench);
     measure(&bench);
     drop(bench);
+    compare();
     grow_a_server();
 }
 
@@ -108,23 +114,6 @@ fn read_counter(bench: &Workbench, size: u64, name: u64) {
 
 fn measure(bench: &Workbench) {
     let mut criterion = Criterion::default().configure_from_args().measurement_time(Duration::from_secs(3));
-    let mut group = criterion.benchmark_group("add to a set");
-    for size in SIZES {
-        // Half of them new, all over the set.
-        let mut next = scattered(2 * size);
-        group.bench_function(BenchmarkId::from_parameter(size), |b| {
-            b.iter(|| bench.update(&set_of(size), add([number(next())].into_iter())));
-        });
-    }
-    group.finish();
-    let mut group = criterion.benchmark_group("increment a counter of a map");
-    for size in SIZES {
-        let mut next = scattered(size);
-        group.bench_function(BenchmarkId::from_parameter(size), |b| {
-            b.iter(|| bench.update(&map_of(size), increment([number(next())].into_iter())));
-        });
-    }
-    group.finish();
     let mut group = criterion.benchmark_group("is-member of a set");
     for size in SIZES {
         let mut next = scattered(size);
@@ -139,6 +128,60 @@ fn measure(bench: &Workbench) {
     group.finish();
 }
 
+/// Objects that are written side by side. A write that is waited for alone takes the time of two threads that wake each
+/// other, which swings more than what is compared; these share it.
+const SIDE_BY_SIDE: u64 = 4;
+/// Many and short: what else the machine does falls on few of them, and not on the median.
+const ROUNDS: usize = 24;
+/// Writes to each object in a round.
+const WRITES: u64 = 500;
+const SMALL: u64 = 1_000;
+const LARGE: u64 = 1_000_000;
+
+/// The time of a write to a large object against one to a small object in the same store, in rounds that take turns.
+fn compare() {
+    println!("\none write without fsync, {SIDE_BY_SIDE} at a time, {ROUNDS} rounds: min / median / max");
+    compare_writes("add to a set", "sets", Workbench::grow_set, |number| add([number].into_iter()));
+    compare_writes("increment a counter of a map", "maps", Workbench::grow_map, |name| increment([name].into_iter()));
+}
+
+fn compare_writes(
+    what: &str,
+    bucket_type: &'static str,
+    grow: fn(&Workbench, &ObjectName, u64),
+    operation: fn(Bytes) -> Operation,
+) {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Workbench::open(without_fsync(dir.path()));
+    let names = |size: u64| (0..SIDE_BY_SIDE).map(move |n| object(bucket_type, format!("{size:010}-{n}")));
+    for size in [LARGE, SMALL] {
+        names(size).for_each(|name| grow(&bench, &name, size));
+    }
+    let mut numbers = scattered(u64::MAX);
+    let mut microseconds = |size: u64| {
+        // Half of them new, all over the object.
+        let mut operations = || (0..WRITES).map(|_| operation(number(numbers() % (2 * size)))).collect();
+        let updates = names(size).map(|name| (name, operations())).collect();
+        let started = Instant::now();
+        bench.update_side_by_side(updates);
+        started.elapsed().as_secs_f64() * 1e6 / (SIDE_BY_SIDE * WRITES) as f64
+    };
+    // The first of each reads its objects' blocks into the cache.
+    for size in [SMALL, LARGE] {
+        microseconds(size);
+    }
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| [SMALL, LARGE].map(&mut microseconds)).collect();
+    let spread = |of: &dyn Fn(&[f64; 2]) -> f64| {
+        let mut all: Vec<f64> = rounds.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        format!("{:>6.2} / {:>6.2} / {:>6.2}", all[0], (all[(ROUNDS - 1) / 2] + all[ROUNDS / 2]) / 2.0, all[ROUNDS - 1])
+    };
+    println!("{what}");
+    println!("  at {SMALL:>9}: {} µs", spread(&|[small, _]| *small));
+    println!("  at {LARGE:>9}: {} µs", spread(&|[_, large]| *large));
+    println!("  ratio       : {}", spread(&|[small, large]| large / small));
+}
+
 const CONNECTIONS: u64 = 64;
 const MEMBERS: u64 = 1_000_000;
 
@@ -146,7 +189,7 @@ const MEMBERS: u64 = 1_000_000;
 fn grow_a_server() {
     let server = Server::start();
     let mib = |bytes: Option<u64>| bytes.map_or("?".into(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0));
-    println!("\na server's memory while one set grows (cache 256 MiB, memtable 64 MiB)");
+    println!("\na server's memory while one set grows (cache 32 MiB, memtable 64 MiB)");
     println!("  at start: {}", mib(server.memory("VmRSS")));
     let started = Instant::now();
     for tenth in 0..10 {

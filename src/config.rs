@@ -135,7 +135,7 @@ config_keys! {
         "When a write is answered: \"fsync\", when the disk has it; \"relaxed:MS\", at once, and the disk has it MS milliseconds later, so that a power failure may take what came in between.";
     unapplied_size_bytes_max: usize = 64 * 1024 * 1024,
         "Memory for what is durable in the commit log and not yet in the store's tables; writers wait where it is used up.";
-    cache_size_bytes: u64 = 256 * 1024 * 1024,
+    cache_size_bytes: u64 = 32 * 1024 * 1024,
         "Memory that the store may use to cache what it read.";
     log: String = "info,fjall=warn,lsm_tree=warn".to_owned(),
         "What is logged: a level, or directives such as \"info,ombak::session=debug\". The default leaves out what the storage engine does all day.";

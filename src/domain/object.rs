@@ -84,6 +84,26 @@ pub struct PutCondition {
     pub if_not_modified: bool,
 }
 
+impl PutCondition {
+    /// Whether it holds, given the object's values (`Selection::values`) and the context that the request carries.
+    pub fn check(self, context: &CausalContext, seen: &LiveCells, props: &BucketProps) -> Result<(), ObjectError> {
+        let exists = is_shown(seen, props);
+        if self.if_none_match {
+            // Both conditions at once: an absent object is stored (`kv.md` §7.1).
+            return if exists { Err(ObjectError::MatchFound) } else { Ok(()) };
+        }
+        if self.if_not_modified {
+            if !exists {
+                return Err(ObjectError::NotFound);
+            }
+            if *context != context_of(seen) {
+                return Err(ObjectError::Modified);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Bounds on one plain object.
 #[derive(Clone, Copy, Debug)]
 pub struct ObjectLimits {
@@ -182,7 +202,7 @@ impl Put {
         props: &BucketProps,
         limits: ObjectLimits,
     ) -> Result<Written, ObjectError> {
-        self.check_condition(seen, props)?;
+        self.condition.check(&self.context, seen, props)?;
         let mut covered = self.context;
         if !props.keeps_siblings() {
             covered.join(&context_of(seen));
@@ -210,23 +230,6 @@ impl Put {
         let key = CellKey { path: Path::root(), element: Element::Sibling(dot.time) };
         let puts = vec![Cell { key, dot, payload: Payload::Content(self.content) }];
         Ok(Written { delta: Delta { dot, puts, floors }, siblings, size_bytes })
-    }
-
-    fn check_condition(&self, seen: &LiveCells, props: &BucketProps) -> Result<(), ObjectError> {
-        let exists = is_shown(seen, props);
-        if self.condition.if_none_match {
-            // Both conditions at once: an absent object is stored (`kv.md` §7.1).
-            return if exists { Err(ObjectError::MatchFound) } else { Ok(()) };
-        }
-        if self.condition.if_not_modified {
-            if !exists {
-                return Err(ObjectError::NotFound);
-            }
-            if self.context != context_of(seen) {
-                return Err(ObjectError::Modified);
-            }
-        }
-        Ok(())
     }
 }
 

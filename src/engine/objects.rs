@@ -13,7 +13,7 @@ use crate::domain::datatype::value::ValueSink;
 use crate::domain::dot::Dot;
 use crate::domain::index;
 use crate::domain::key::ObjectName;
-use crate::domain::object::{self, Content, Delete, Put, PutCondition, Written};
+use crate::domain::object::{self, Content, Delete, ObjectError, Put, PutCondition, Written};
 use crate::domain::props::{BucketProps, Hook};
 use crate::domain::quorum::{self, Quorum, QuorumError};
 
@@ -107,16 +107,23 @@ impl Engine {
         let PutRequest { mut content, context, condition, options, return_view } = request;
         let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
         check_consistent(&props)?;
-        inner.check_name(name)?;
-        // Write-once buckets have no use for the option (`kv.md` §9).
-        let n_val = options.n_val.filter(|_| !props.is_write_once());
-        check_write(&props, &WriteOptions { n_val, ..options })?;
-        check_hooks(&props)?;
-        content.indexes_unchecked = props.is_write_once();
-        if !content.indexes_unchecked {
-            content.indexes = index::normalize(content.indexes)?;
+        // Riak looks at a condition in a read of its own, before it looks at the put: of two faults it names that of the
+        // condition (`kv.md` §7.1). That this read cannot be made is a fault too, but where absence is asked for.
+        let read = check_read(&props, &ReadOptions { n_val: options.n_val, ..ReadOptions::default() });
+        if condition.if_not_modified && !condition.if_none_match {
+            read?;
         }
-        let context = self.context(name, context.as_deref().unwrap_or_default())?;
+        let context = context.unwrap_or_default();
+        let context = match self.check_put(name, &props, &mut content, &context, options) {
+            Ok(context) => context,
+            Err(refusal) => {
+                if read.is_ok() {
+                    // Nothing will be written, so this needs no stripe.
+                    self.check_condition(name, &props, &context, condition).await?;
+                }
+                return Err(refusal);
+            }
+        };
         let patience = options.timeout.unwrap_or(inner.options.request_timeout_default);
 
         let _stripe = inner.lock(name, patience).await?;
@@ -137,6 +144,45 @@ impl Engine {
             self.view(name, &props, seen, sink).await.map(Some)
         } else {
             Ok(None)
+        }
+    }
+
+    /// What can be said of a put without a look at the object. Indexes are put in order; the context is returned.
+    fn check_put(
+        &self,
+        name: &ObjectName,
+        props: &BucketProps,
+        content: &mut Content,
+        context: &[u8],
+        options: WriteOptions,
+    ) -> Result<CausalContext, EngineError> {
+        self.inner.check_name(name)?;
+        // Write-once buckets have no use for the option (`kv.md` §9).
+        let n_val = options.n_val.filter(|_| !props.is_write_once());
+        check_write(props, &WriteOptions { n_val, ..options })?;
+        check_hooks(props)?;
+        content.indexes_unchecked = props.is_write_once();
+        if !content.indexes_unchecked {
+            content.indexes = index::normalize(std::mem::take(&mut content.indexes))?;
+        }
+        self.context(name, context)
+    }
+
+    /// Whether a put's condition holds now. A context that does not decode matters only where it has to be compared.
+    async fn check_condition(
+        &self,
+        name: &ObjectName,
+        props: &BucketProps,
+        context: &[u8],
+        condition: PutCondition,
+    ) -> Result<(), EngineError> {
+        let seen = self.inner.store.read(name, &Selection::values(), &self.horizon).await?;
+        match self.context(name, context) {
+            Ok(context) => Ok(condition.check(&context, &seen, props)?),
+            Err(undecodable) => match condition.check(&CausalContext::new(), &seen, props) {
+                Err(ObjectError::Modified) => Err(undecodable),
+                checked => Ok(checked?),
+            },
         }
     }
 
@@ -289,7 +335,7 @@ mod tests {
     use crate::domain::datatype::limits::UpdateLimits;
     use crate::domain::dot::ActorId;
     use crate::domain::key::BucketName;
-    use crate::domain::object::{ObjectError, ObjectLimits};
+    use crate::domain::object::ObjectLimits;
     use crate::domain::props::{Property, PropsChange};
     use crate::engine::{DeleteMode, EngineOptions};
     use crate::store::memory::MemoryStore;

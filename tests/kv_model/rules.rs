@@ -231,42 +231,30 @@ impl Rules {
 
     fn put(&mut self, put: &RpbPutReq, seen_of: &dyn Fn(&Bytes) -> Option<Seen>) -> Outcome<Answer<Seen>> {
         let (name, props) = self.checked(&(put.r#type.clone(), put.bucket.clone(), put.key.clone()))?;
-        if name.2.len() > KEY_SIZE_BYTES_MAX {
-            return refuse("Error processing incoming message: {error,key_too_large}");
-        }
-        // Write-once buckets have no use for the option (§9).
-        let n = effective_n(props.n_val, if props.write_once { None } else { put.n_val })?;
-        quorum(n, put.w, props.w)?;
-        quorum(n, put.dw, props.dw)?;
-        quorum(n, put.pw, props.pw)?;
-        let confirms = put.node_confirms.map(|confirms| replicas(n, confirms).unwrap_or_default());
-        match confirms {
-            Some(want) if want > n => return violation(n),
-            Some(want) if want > 1 => return refuse(format!("{{node_confirms_val_unsatisfied,{want},1}}")),
-            _ => {}
-        }
-        let mut content = stored(put.content.as_ref().expect("the workload puts contents"));
-        if !props.write_once {
-            content.indexes = indexed(content.indexes)?;
-        }
-        let context = match &put.vclock {
-            Some(bytes) if !bytes.is_empty() => seen_of(bytes).ok_or("invalid_context")?,
-            _ => Seen::default(),
+        let accepted = accepted(put, &name, &props);
+        let context: Outcome<Seen> = match &put.vclock {
+            Some(bytes) if !bytes.is_empty() => seen_of(bytes).ok_or_else(|| "invalid_context".into()),
+            _ => Ok(Seen::default()),
         };
-
+        // The condition comes first, and is looked at in a read that may fail by its own quorums (§7.1).
+        let read = effective_n(props.n_val, put.n_val)
+            .and_then(|n| quorum(n, None, props.r).and_then(|()| quorum(n, None, props.pr)));
         let object = self.objects.get(&name);
         let exists = object.is_some_and(|object| shown(&props, object).iter().any(|content| !content.deleted));
         if put.if_none_match == Some(true) {
-            if exists {
+            // In Riak a failed read is absence, and the put may replace what is there; not so here.
+            if exists && (read.is_ok() || (accepted.is_ok() && context.is_ok())) {
                 return refuse("match_found");
             }
         } else if put.if_not_modified == Some(true) {
+            read?;
             match object {
-                Some(object) if exists && object.seen != context => return refuse("modified"),
+                Some(object) if exists && object.seen != context.clone()? => return refuse("modified"),
                 Some(_) if exists => {}
                 _ => return refuse("notfound"),
             }
         }
+        let (content, context) = (accepted?, context?);
         let object = self.write(&name, &props, content, &context)?;
 
         let (body, head) = (put.return_body == Some(true), put.return_head == Some(true));
@@ -515,6 +503,29 @@ fn indexed(entries: Vec<(Bytes, Bytes)>) -> Outcome<Vec<(Bytes, Bytes)>> {
 }
 
 /// §8.2: the option must lie between one and what the bucket has.
+/// What can be said of a put without a look at the object: what it stores.
+fn accepted(put: &RpbPutReq, name: &Name, props: &Props) -> Outcome<Shown> {
+    if name.2.len() > KEY_SIZE_BYTES_MAX {
+        return refuse("Error processing incoming message: {error,key_too_large}");
+    }
+    // Write-once buckets have no use for the option (§9).
+    let n = effective_n(props.n_val, if props.write_once { None } else { put.n_val })?;
+    quorum(n, put.w, props.w)?;
+    quorum(n, put.dw, props.dw)?;
+    quorum(n, put.pw, props.pw)?;
+    let confirms = put.node_confirms.map(|confirms| replicas(n, confirms).unwrap_or_default());
+    match confirms {
+        Some(want) if want > n => return violation(n),
+        Some(want) if want > 1 => return refuse(format!("{{node_confirms_val_unsatisfied,{want},1}}")),
+        _ => {}
+    }
+    let mut content = stored(put.content.as_ref().expect("the workload puts contents"));
+    if !props.write_once {
+        content.indexes = indexed(content.indexes)?;
+    }
+    Ok(content)
+}
+
 fn effective_n(bucket: u32, option: Option<u32>) -> Outcome<u32> {
     match option {
         Some(n) if n == 0 || n > bucket => violation(n),

@@ -1,4 +1,5 @@
-//! Generated histories: updates of one object at a few replicas that merge now and then.
+//! Generated histories: updates of one object at a few replicas that merge now and then. The laws are checked on them, and
+//! the stores (`tests/store`).
 
 use std::collections::BTreeSet;
 
@@ -6,9 +7,10 @@ use bytes::Bytes;
 use ombak::domain::cell::{FieldKind, FieldName, LiveCells, Path, Selection};
 use ombak::domain::context::CausalContext;
 use ombak::domain::datatype::update::{self, Request, UpdateError};
-use ombak::domain::datatype::{FieldOperation, FieldUpdate, MapOperation, Operation, SetOperation};
+use ombak::domain::datatype::{DataType, FieldOperation, FieldUpdate, MapOperation, Operation, SetOperation};
 use ombak::domain::delta::Delta;
 use ombak::domain::dot::{ActorId, Dot, Time};
+use ombak::domain::object;
 use ombak::domain::replica::Replica;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -55,6 +57,15 @@ pub(crate) fn history() -> impl Strategy<Value = Vec<Step>> {
 /// Histories of one replica.
 pub(crate) fn history_of_one() -> impl Strategy<Value = Vec<Step>> {
     history_of(1)
+}
+
+/// The data type that a history is of.
+pub(crate) fn data_type(history: &[Step]) -> DataType {
+    let of = |step: &Step| match &step.action {
+        Action::Update { operation, .. } => Some(operation.data_type()),
+        Action::Merge(_) => None,
+    };
+    history.iter().find_map(of).unwrap_or(DataType::Set)
 }
 
 fn history_of(replicas: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -195,8 +206,7 @@ impl Play {
             Action::Update { operation, claim, assigned, hll_precision } => {
                 let reading = self.reading(at, claim);
                 let (context, before) = (reading.as_ref().map(|r| &r.context), self.replicas[at].clone());
-                // Later than every step before it.
-                let dot = Dot { actor: ActorId(at as u64 + 1), time: Time(self.readings.len() as u64 + 1) };
+                let dot = self.next_dot(at);
                 let assigned = if self.clocks_in_order { dot.time } else { *assigned };
                 let request = Request { dot, assigned, context, hll_precision: *hll_precision };
                 let planned = before.select(&operation.plan(context.is_some()));
@@ -219,12 +229,17 @@ impl Play {
         self.readings.push(self.current(step.replica));
     }
 
-    fn current(&self, at: usize) -> Reading {
-        let context = whole(&self.replicas[at]).data_type_clock();
+    /// The dot of the step whose turn it is: later than every step before it.
+    pub(crate) fn next_dot(&self, at: usize) -> Dot {
+        Dot { actor: ActorId(at as u64 + 1), time: Time(self.readings.len() as u64 + 1) }
+    }
+
+    pub(crate) fn current(&self, at: usize) -> Reading {
+        let context = object::context_of(&self.replicas[at].select(&Selection::values()));
         Reading { context, saw: self.seen[at].clone() }
     }
 
-    fn reading(&self, at: usize, claim: &Claim) -> Option<Reading> {
+    pub(crate) fn reading(&self, at: usize, claim: &Claim) -> Option<Reading> {
         match claim {
             Claim::Absent => None,
             Claim::Current => Some(self.current(at)),

@@ -4,22 +4,14 @@ use bytes::Bytes;
 use ombak::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, LiveCells, Path, Payload, Selection};
 use ombak::domain::datatype::update::{self, Request};
 use ombak::domain::datatype::value::fold;
-use ombak::domain::datatype::{DataType, FieldOperation, MapOperation, Operation, SetOperation};
+use ombak::domain::datatype::{FieldOperation, MapOperation, Operation, SetOperation};
 use ombak::domain::dot::{ActorId, Dot, Time};
 use ombak::domain::replica::Replica;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::history::{Action, Play, Step, history, history_of_one, whole};
+use crate::history::{Play, data_type, history, history_of_one, whole};
 use crate::reference::Reference;
-
-fn data_type(history: &[Step]) -> DataType {
-    let of = |step: &Step| match &step.action {
-        Action::Update { operation, .. } => Some(operation.data_type()),
-        Action::Merge(_) => None,
-    };
-    history.iter().find_map(of).unwrap_or(DataType::Set)
-}
 
 fn merged<'a>(replicas: impl IntoIterator<Item = &'a Replica>) -> Replica {
     let mut all = Replica::default();

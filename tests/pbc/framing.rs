@@ -87,6 +87,18 @@ fn an_oversized_frame_is_named_and_ends_the_connection() {
     server.connect().expect_alive();
 }
 
+/// The transcript `framing.frame.length-max` sends such a frame and reads nothing, so what follows it is shown here only.
+#[test]
+fn a_frame_of_the_greatest_length_is_refused_at_once_behind_the_replies_that_were_owed() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    connection.send(&[PING, PING, &u32::MAX.to_be_bytes(), &[1]].concat());
+    for expected in [PONG, PONG, error_frame("Invalid message packet, reason: invalid")] {
+        assert_eq!(connection.receive(), expected);
+    }
+    connection.expect_end();
+}
+
 #[test]
 fn a_length_alone_costs_no_memory() {
     let server = Server::start();

@@ -155,3 +155,56 @@ fn siblings_are_kept_and_resolved() {
     let Reply::Get(found) = connection.ask(&get("plain", "b", "k")) else { panic!("a get") };
     assert_eq!(found.content.iter().map(|content| text(&content.value)).collect::<Vec<_>>(), ["abc"]);
 }
+
+#[test]
+fn of_two_faults_in_a_conditional_put_the_condition_is_named() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut refused = |key: &str, change: &dyn Fn(&mut RpbPutReq)| {
+        let Request::Put(mut request) = put("default", "b", key, "v") else { unreachable!() };
+        change(&mut request);
+        connection.refused(&Request::Put(request))
+    };
+    let long = "k".repeat(65_537);
+    // Each is a fault that an unconditional put is refused for.
+    type Fault<'a> = (&'a str, &'a str, fn(&mut RpbPutReq));
+    let faults: [Fault; 4] = [
+        ("k", "{n_val_violation,3}", |put| put.w = Some(4)),
+        ("k", "{precommit_fail,[{unknown_field_type,<<\"x\">>}]}", |put| {
+            let entry = RpbPair { key: Some("x".into()), value: Some("1".into()) };
+            put.content.as_mut().unwrap().indexes.push(entry);
+        }),
+        ("k", "invalid_context", |put| put.vclock = Some("none".into())),
+        (&long, "Error processing incoming message: {error,key_too_large}", |_| {}),
+    ];
+    // The same fault under each condition.
+    let absent = |change: fn(&mut RpbPutReq)| {
+        move |put: &mut RpbPutReq| {
+            change(put);
+            put.if_none_match = Some(true);
+        }
+    };
+    let unmodified = |change: fn(&mut RpbPutReq)| {
+        move |put: &mut RpbPutReq| {
+            change(put);
+            put.if_not_modified = Some(true);
+        }
+    };
+    for (key, fault, change) in faults {
+        assert_eq!(refused(key, &change), fault);
+        // Nothing is there: the one condition holds, the other does not.
+        assert_eq!(refused(key, &absent(change)), fault);
+        assert_eq!(refused(key, &unmodified(change)), "notfound", "{fault}");
+    }
+    assert!(matches!(server.connect().ask(&put("default", "b", "k", "v")), Reply::Put(_)));
+    for &(key, fault, change) in &faults[..3] {
+        assert_eq!(refused(key, &absent(change)), "match_found", "{fault}");
+        // A context that cannot be read cannot be compared.
+        let expected = if fault == "invalid_context" { fault } else { "modified" };
+        assert_eq!(refused(key, &unmodified(change)), expected, "{fault}");
+    }
+    // The read that a condition takes has quorums too.
+    let n_val: fn(&mut RpbPutReq) = |put| put.n_val = Some(4);
+    assert_eq!(refused("k", &unmodified(n_val)), "{n_val_violation,4}");
+    assert_eq!(refused("k", &absent(n_val)), "{n_val_violation,4}");
+}

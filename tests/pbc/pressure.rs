@@ -129,7 +129,8 @@ fn an_idle_connection_is_closed_where_that_is_wanted() {
 
 #[test]
 fn a_reader_that_takes_nothing_is_cut() {
-    let server = Server::start_with(&[("OMBAK_WRITE_TIMEOUT_MS", "300")]);
+    let env = [("OMBAK_WRITE_TIMEOUT_MS", "300"), ("OMBAK_OBJECT_SIZE_BYTES_WARN", "50000000")];
+    let server = Server::start_with(&env);
     server.connect().ask(&put("default", "b", "k", &"x".repeat(16 * MIB)));
     let mut connection = TcpStream::connect(server.address).unwrap();
     connection.write_all(&bytes_of(&[get("default", "b", "k")])).unwrap();

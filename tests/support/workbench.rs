@@ -16,6 +16,7 @@ use ombak::domain::object::ObjectLimits;
 use ombak::engine::{DeleteMode, Engine, EngineError, EngineOptions, ReadOptions, Update, WriteOptions};
 use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowCounts, RowLimits};
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
 /// Members and fields that one request writes while an object is grown.
 const PER_REQUEST: u64 = 10_000;
@@ -57,6 +58,21 @@ impl Workbench {
         let bucket = self.engine.data_type_bucket(&name.bucket).unwrap();
         let update = Update { operation, context: None, options: WriteOptions::default() };
         self.runtime.block_on(self.engine.update(name, &bucket, update, None)).map(|_| ())
+    }
+
+    /// Each object's updates one after the other, and the objects side by side: as many writes wait as there are objects.
+    pub fn update_side_by_side(&self, updates: Vec<(ObjectName, Vec<Operation>)>) {
+        let one = |engine: Engine, name: ObjectName, operations: Vec<Operation>| async move {
+            let bucket = engine.data_type_bucket(&name.bucket).unwrap();
+            for operation in operations {
+                let update = Update { operation, context: None, options: WriteOptions::default() };
+                engine.update(&name, &bucket, update, None).await.unwrap();
+            }
+        };
+        self.runtime.block_on(async {
+            let tasks = updates.into_iter().map(|(name, operations)| one(self.engine.clone(), name, operations));
+            tasks.collect::<JoinSet<_>>().join_all().await;
+        });
     }
 
     pub fn fetch(&self, name: &ObjectName, data_type: DataType) -> Value {

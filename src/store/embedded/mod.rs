@@ -101,7 +101,7 @@ impl EmbeddedOptions {
     pub fn new(dir: PathBuf, new_actor: ActorId) -> Self {
         Self {
             dir,
-            cache_size_bytes: 256 * 1024 * 1024,
+            cache_size_bytes: 32 * 1024 * 1024,
             memtable_size_bytes: 64 * 1024 * 1024,
             new_actor,
             rows: RowLimits::default(),
