@@ -75,6 +75,18 @@ config_keys! {
         "Largest frame that is accepted; at least twice object_size_bytes_max, so that an object too large is refused by name.";
     connections_max: usize = 10_000,
         "Connections served at once; further ones wait.";
+    connection_requests_max: usize = 1024,
+        "Requests of one connection that may wait to be durable while further ones are read.";
+    requests_in_flight_max: usize = 65_536,
+        "Requests of all connections that may be at work, or wait to be durable.";
+    buffered_bytes_max: usize = 256 * 1024 * 1024,
+        "Memory for frames and replies of more than 64 KiB that are being read or written, over all connections; a larger one takes all of it.";
+    idle_timeout_ms: u32 = 0,
+        "How long a connection may rest between two requests before it is closed; 0 means for ever, since pools of clients expect that.";
+    frame_timeout_ms: u32 = 300_000,
+        "How long a request may take to arrive, from its first byte to its last.";
+    write_timeout_ms: u32 = 60_000,
+        "How long a client may take nothing of a reply that waits for it before its connection is closed.";
     key_size_bytes_max: usize = 65_536,
         "Longest key that an object may be stored under, and longest name of a bucket that may be written to.";
     update_elements_max: usize = 200_000,
@@ -119,6 +131,10 @@ config_keys! {
         "How long a write waits for its turn at an object, where the request names no timeout of its own.";
     drain_timeout_ms: u64 = 10_000,
         "How long requests in flight may take to finish when the server is told to stop.";
+    durability: Durability = Durability::Fsync,
+        "When a write is answered: \"fsync\", when the disk has it; \"relaxed:MS\", at once, and the disk has it MS milliseconds later, so that a power failure may take what came in between.";
+    unapplied_size_bytes_max: usize = 64 * 1024 * 1024,
+        "Memory for what is durable in the commit log and not yet in the store's tables; writers wait where it is used up.";
     cache_size_bytes: u64 = 32 * 1024 * 1024,
         "Memory that the store may use to cache what it read.";
     log: String = "info,fjall=warn,lsm_tree=warn".to_owned(),
@@ -141,6 +157,19 @@ pub enum DeleteMode {
     Immediate,
     /// Never removed.
     Keep,
+}
+
+/// When a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Durability {
+    /// When the disk has it.
+    Fsync,
+    /// At once; the disk has it later.
+    Relaxed {
+        /// How much later at most.
+        interval_ms: u32,
+    },
 }
 
 /// Which of the two wire layouts of `MapOp` are accepted.
@@ -372,6 +401,12 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     let javascript_timeout = config.mapreduce_javascript_timeout_ms_max;
     in_range("mapreduce_javascript_timeout_ms_max", javascript_timeout, 1, u32::MAX.into())?;
     in_range("request_timeout_ms_default", config.request_timeout_ms_default.into(), 1, u32::MAX.into())?;
+    in_range("connection_requests_max", config.connection_requests_max as u64, 1, 1_000_000)?;
+    in_range("buffered_bytes_max", config.buffered_bytes_max as u64, 1024 * 1024, i64::MAX as u64)?;
+    in_range("frame_timeout_ms", config.frame_timeout_ms.into(), 1, u32::MAX.into())?;
+    in_range("write_timeout_ms", config.write_timeout_ms.into(), 1, u32::MAX.into())?;
+    in_range("requests_in_flight_max", config.requests_in_flight_max as u64, 1, 1_000_000)?;
+    in_range("unapplied_size_bytes_max", config.unapplied_size_bytes_max as u64, 1024 * 1024, i64::MAX as u64)?;
     in_range("cache_size_bytes", config.cache_size_bytes, 1024 * 1024, i64::MAX as u64)?;
     in_range("drain_timeout_ms", config.drain_timeout_ms, 0, u32::MAX.into())?;
     in_range("worker_threads", config.worker_threads as u64, 0, 1024)?;
@@ -539,6 +574,35 @@ impl fmt::Display for Origin {
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fsync => out.write_str("fsync"),
+            Self::Relaxed { interval_ms } => write!(out, "relaxed:{interval_ms}"),
+        }
+    }
+}
+
+impl From<Durability> for String {
+    fn from(durability: Durability) -> Self {
+        durability.to_string()
+    }
+}
+
+impl TryFrom<String> for Durability {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let relaxed = |ms: &str| ms.parse().ok().filter(|ms| *ms > 0).map(|interval_ms| Self::Relaxed { interval_ms });
+        match &text[..] {
+            "fsync" => Ok(Self::Fsync),
+            other => other.strip_prefix("relaxed:").and_then(relaxed).ok_or_else(|| {
+                format!("`{other}` is neither \"fsync\" nor \"relaxed:MS\" with a number of milliseconds above 0")
+            }),
         }
     }
 }

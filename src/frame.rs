@@ -10,6 +10,8 @@ use tokio_util::codec::{Decoder, Encoder};
 
 const LENGTH_BYTES: usize = 4;
 const CODE_BYTES: usize = 1;
+/// What stands before a payload: the length and the code.
+pub const HEADER_BYTES: usize = LENGTH_BYTES + CODE_BYTES;
 
 /// How far ahead of the bytes received the buffer is grown.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
@@ -28,7 +30,7 @@ pub struct Frame {
 ///
 /// # Errors
 /// [`FrameError::TooLarge`] when the payload's length does not fit the 4 bytes that announce it.
-pub fn header(code: u8, payload_bytes: usize) -> Result<[u8; LENGTH_BYTES + CODE_BYTES], FrameError> {
+pub fn header(code: u8, payload_bytes: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
     let length = CODE_BYTES + payload_bytes;
     let announced = u32::try_from(length)
         .map_err(|_| FrameError::TooLarge { length_bytes: length, max_bytes: u32::MAX as usize })?;
@@ -67,6 +69,11 @@ impl FrameCodec {
     pub fn new(frame_size_bytes_max: usize) -> Self {
         Self { frame_size_bytes_max }
     }
+
+    /// The length that the frame at the buffer's beginning announces, if that much of it is there.
+    pub fn announced_bytes(buffer: &[u8]) -> Option<usize> {
+        buffer.first_chunk::<LENGTH_BYTES>().map(|announced| u32::from_be_bytes(*announced) as usize)
+    }
 }
 
 impl Decoder for FrameCodec {
@@ -74,10 +81,9 @@ impl Decoder for FrameCodec {
     type Error = FrameError;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        let Some(announced) = buffer.first_chunk::<LENGTH_BYTES>() else {
+        let Some(length_bytes) = Self::announced_bytes(buffer) else {
             return Ok(None);
         };
-        let length_bytes = u32::from_be_bytes(*announced) as usize;
         if length_bytes == 0 {
             return Err(FrameError::ZeroLength);
         }

@@ -10,6 +10,10 @@ use ombak::config::{Config, Effective, LogFormat};
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
+// Requests allocate on one thread what another frees; the system's allocator takes three times as long over it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, DeleteMode, MapOpLayout};
+use crate::config::{Config, DeleteMode, Durability, MapOpLayout};
 use crate::control::{ControlError, ControlServer, EngineAdmin};
 use crate::domain::datatype::limits::UpdateLimits;
 use crate::domain::dot::ActorId;
@@ -19,9 +18,9 @@ use crate::engine::{self, Engine, EngineError, EngineOptions};
 use crate::mapreduce::{JavaScript, JavaScriptLimits, MapReduceOptions};
 use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
-use crate::session::{Listener, ListenerOptions, SessionOptions};
+use crate::session::{Limits, Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
-use crate::store::embedded::{Durability, EmbeddedOptions, EmbeddedStore, OpenError, RowLimits};
+use crate::store::embedded::{self, EmbeddedOptions, EmbeddedStore, OpenError};
 
 /// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
 const MEMTABLE_SIZE_BYTES: u64 = 64 * 1024 * 1024;
@@ -83,14 +82,21 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     println!("data in {}", config.data_dir.display());
 
     let stopping = CancellationToken::new();
-    let permits = Arc::new(Semaphore::new(config.connections_max));
+    let limits = Limits::new(config.connections_max, config.requests_in_flight_max, config.buffered_bytes_max);
     let mut front_ends = JoinSet::new();
     for listener in listeners {
         let options = ListenerOptions {
-            session: SessionOptions { frame_size_bytes_max: config.frame_size_bytes_max },
+            session: SessionOptions {
+                frame_size_bytes_max: config.frame_size_bytes_max,
+                connection_requests_max: config.connection_requests_max,
+                idle_timeout: (config.idle_timeout_ms > 0)
+                    .then(|| Duration::from_millis(config.idle_timeout_ms.into())),
+                frame_timeout: Duration::from_millis(config.frame_timeout_ms.into()),
+                write_timeout: Duration::from_millis(config.write_timeout_ms.into()),
+            },
             drain_timeout: Duration::from_millis(config.drain_timeout_ms),
         };
-        front_ends.spawn(listener.serve(service.clone(), options, permits.clone(), stopping.clone()));
+        front_ends.spawn(listener.serve(service.clone(), options, limits.clone(), stopping.clone()));
     }
     front_ends.spawn(control.serve(Arc::new(EngineAdmin(engine)), stopping.clone()));
 
@@ -120,12 +126,16 @@ fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
     let mut actor = [0; 8];
     getrandom::fill(&mut actor).map_err(ServerError::Random)?;
     let options = EmbeddedOptions {
-        dir: config.data_dir.clone(),
         cache_size_bytes: config.cache_size_bytes,
         memtable_size_bytes: MEMTABLE_SIZE_BYTES,
-        new_actor: ActorId(u64::from_be_bytes(actor)),
-        rows: RowLimits::default(),
-        durability: Durability::Fsync,
+        durability: match config.durability {
+            Durability::Fsync => embedded::Durability::Fsync,
+            Durability::Relaxed { interval_ms } => {
+                embedded::Durability::Relaxed(Duration::from_millis(interval_ms.into()))
+            }
+        },
+        unapplied_size_bytes_max: config.unapplied_size_bytes_max,
+        ..EmbeddedOptions::new(config.data_dir.clone(), ActorId(u64::from_be_bytes(actor)))
     };
     Ok(EmbeddedStore::open(options)?)
 }

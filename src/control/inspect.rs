@@ -220,8 +220,8 @@ impl EngineAdmin {
         let name = ObjectName { bucket, key: key.0 };
         let field = |field: InspectedField| FieldName { name: field.name.0, kind: field.kind.into() };
         let path = Path::from(path.into_iter().map(field).collect::<Vec<_>>());
-        let engine = &self.0;
-        Ok(match question {
+        let engine = self.0.for_client();
+        let found = match question {
             Question::Value => {
                 let mut parts = Parts::default();
                 let kind = engine.value_at(&name, &path, &mut parts).await?;
@@ -240,7 +240,9 @@ impl EngineAdmin {
                 Inspected::Members { members, next: found.next.map(WireBytes) }
             }
             Question::State => Inspected::State(engine.causal_state(&name).await?.into()),
-        })
+        };
+        engine.gate().opened().await?;
+        Ok(found)
     }
 }
 

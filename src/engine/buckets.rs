@@ -127,6 +127,13 @@ impl Buckets {
         })
     }
 
+    /// Writes a record and waits until it is durable: properties take effect for all requests at once, and no request waits
+    /// for them.
+    async fn write_record(&self, key: Bytes, value: Option<Bytes>) -> Result<(), StoreError> {
+        let position = self.store.put_record(key, value)?;
+        self.store.durable(position).await
+    }
+
     /// Gives a store that has no types yet the usual ones.
     pub(super) async fn create_default_types(&self) -> Result<(), EngineError> {
         if !self.types().is_empty() {
@@ -187,7 +194,7 @@ impl Buckets {
             bucket: bucket.bucket.clone(),
             props: props.clone(),
         };
-        self.store.put_record(bucket_key(&bucket), Some(encode(&record))).durable().await?;
+        self.write_record(bucket_key(&bucket), Some(encode(&record))).await?;
         self.write().buckets.insert(bucket, Arc::new(props));
         Ok(())
     }
@@ -196,7 +203,7 @@ impl Buckets {
     pub async fn reset_props(&self, bucket: &BucketName) -> Result<(), EngineError> {
         let _changing = self.changing.lock().await;
         if self.read().buckets.contains_key(bucket) {
-            self.store.put_record(bucket_key(bucket), None).durable().await?;
+            self.write_record(bucket_key(bucket), None).await?;
             self.write().buckets.remove(bucket);
         }
         Ok(())
@@ -241,7 +248,7 @@ impl Buckets {
 
     async fn write_type(&self, name: Bytes, bucket_type: BucketType) -> Result<(), StoreError> {
         let key = [TYPE_RECORDS, &name].concat().into();
-        self.store.put_record(key, Some(encode(&bucket_type))).durable().await?;
+        self.write_record(key, Some(encode(&bucket_type))).await?;
         self.write().types.insert(name, (Arc::new(bucket_type.props), bucket_type.active));
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Engine {
     ) -> Result<Fetched, EngineError> {
         let data_type = bucket.data_type()?;
         check_read(&bucket.props, &options)?;
-        let content = self.inner.store.open_content(name, Path::root(), None).await?;
+        let content = self.inner.store.open_content(name, Path::root(), None, &self.horizon).await?;
         if !object::exists(&content.values) {
             return Ok(Fetched::NotFound);
         }
@@ -119,15 +119,15 @@ impl Engine {
         };
         let patience = nonzero(options.timeout).unwrap_or(inner.options.request_timeout_default);
 
-        let _stripe = inner.stripes.lock(name, patience).await?;
-        let seen = inner.store.read(name, &operation.plan(context.is_some())).await?;
-        let dot = inner.clock.draw().await?;
+        let _stripe = inner.lock(name, patience).await?;
+        let seen = inner.store.read(name, &operation.plan(context.is_some()), &self.horizon).await?;
+        let dot = inner.clock.draw()?;
         let request =
             Request { dot, assigned: dot.time, context: context.as_ref(), hll_precision: bucket.props.hll_precision() };
         let delta = update::resolve(&operation, request, &seen)?;
-        inner.store.commit(name.clone(), delta).durable().await?;
+        self.horizon.raise(inner.store.commit(name.clone(), delta)?);
         let Some(sink) = sink else { return Ok(None) };
-        let content = inner.store.open_content(name, Path::root(), None).await?;
+        let content = inner.store.open_content(name, Path::root(), None, &self.horizon).await?;
         let context = object::context_of(&content.values);
         show(data_type, content.pages, sink).await?;
         Ok(Some(context))

@@ -85,7 +85,7 @@ impl Postings {
     async fn read_page(&mut self) -> Result<Vec<Posting>, EngineError> {
         let IndexQuery { bucket, range, after, pattern, .. } = &self.query;
         let limit = if pattern.is_some() { self.page_max } else { self.page_max.min(self.wanted) };
-        let page = self.engine.inner.store.postings(bucket, range, after.as_ref(), limit);
+        let page = self.engine.inner.store.postings(bucket, range, after.as_ref(), limit, &self.engine.horizon);
         let page = match self.deadline {
             Some(deadline) if Instant::now() >= deadline => return Err(EngineError::Timeout),
             Some(deadline) => timeout_at(deadline, page).await.map_err(|_| EngineError::Timeout)??,

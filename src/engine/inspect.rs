@@ -111,7 +111,7 @@ impl Engine {
         if !kind.is_set() && !kind.is_map() {
             return Err(InspectError::NotACollection);
         }
-        let mut pages = self.inner.store.open_content(name, path.clone(), None).await?.pages;
+        let mut pages = self.inner.store.open_content(name, path.clone(), None, &self.horizon).await?.pages;
         let mut count = 0;
         let mut last: Option<CellKey> = None;
         while let Some(page) = next_page(&mut pages).await? {
@@ -136,7 +136,7 @@ impl Engine {
             return Err(InspectError::NotASet);
         }
         let from = range.from.map(|member| CellKey { path: path.clone(), element: Element::Member(member) });
-        let mut pages = self.inner.store.open_content(name, path.clone(), from).await?.pages;
+        let mut pages = self.inner.store.open_content(name, path.clone(), from, &self.horizon).await?.pages;
         let mut found = Members::default();
         let mut size_bytes = 0;
         while let Some(page) = next_page(&mut pages).await? {
@@ -168,7 +168,7 @@ impl Engine {
         sink: &mut (dyn ValueSink + Send),
     ) -> Result<Kind, InspectError> {
         let (kind, _) = self.find(name, path, None).await?;
-        let mut pages = self.inner.store.open_content(name, path.clone(), None).await?.pages;
+        let mut pages = self.inner.store.open_content(name, path.clone(), None, &self.horizon).await?.pages;
         let mut folder = Folder::at(path, kind, sink);
         let full = |Full| EngineError::ValueTooLarge;
         while let Some(page) = next_page(&mut pages).await? {
@@ -181,7 +181,7 @@ impl Engine {
     /// The causal state, of an object of any kind.
     pub async fn causal_state(&self, name: &ObjectName) -> Result<CausalState, InspectError> {
         self.inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
-        let state = self.inner.store.inspect(name).await?;
+        let state = self.inner.store.inspect(name, &self.horizon).await?;
         if state.values.all().is_empty() {
             return Err(InspectError::NotFound);
         }
@@ -224,7 +224,7 @@ impl Engine {
         let presence = CellKey { path: path.clone(), element: Element::Presence };
         let keys = [Some(&root), Some(&presence), also].into_iter().flatten().cloned();
         let selections: Vec<_> = keys.map(Selection::Key).collect();
-        let seen = self.inner.store.read(name, &selections).await?;
+        let seen = self.inner.store.read(name, &selections, &self.horizon).await?;
         if seen.at(&root).is_empty() {
             return Err(InspectError::NotFound);
         }
@@ -288,7 +288,7 @@ mod tests {
             let set = path("s", FieldKind::Set);
             let mut puts = vec![at(Path::root(), Element::Presence), at(set.clone(), Element::Presence)];
             puts.extend(members.map(|member| at(set.clone(), Element::Member(member.into()))));
-            store.commit(name(), Delta { dot, puts, floors: vec![] }).durable().await.unwrap();
+            store.commit(name(), Delta { dot, puts, floors: vec![] }).unwrap();
         }
         Engine::start(store, options).await.unwrap()
     }

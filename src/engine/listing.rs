@@ -67,10 +67,10 @@ impl Listing {
         if self.ended {
             return Ok(None);
         }
-        let store = &self.engine.inner.store;
+        let (store, horizon) = (&self.engine.inner.store, &self.engine.horizon);
         let page = match &self.names {
-            Names::Keys(bucket) => store.keys(bucket, self.last.as_ref(), self.page_max),
-            Names::Buckets(bucket_type) => store.buckets(bucket_type, self.last.as_ref(), self.page_max),
+            Names::Keys(bucket) => store.keys(bucket, self.last.as_ref(), self.page_max, horizon),
+            Names::Buckets(bucket_type) => store.buckets(bucket_type, self.last.as_ref(), self.page_max, horizon),
         };
         let page = timeout_at(self.deadline, page).await.map_err(|_| EngineError::Timeout)??;
         self.ended = page.len() < self.page_max;

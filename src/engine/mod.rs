@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
+use tokio::sync::MutexGuard;
+use tokio::time::timeout;
 
 use self::buckets::Buckets;
 use self::clock::HybridClock;
@@ -30,7 +32,7 @@ use crate::domain::key::ObjectName;
 use crate::domain::object::{ObjectError, ObjectLimits};
 use crate::domain::props::{Hook, PropsError};
 use crate::domain::quorum::{Quorum, QuorumError};
-use crate::store::Store;
+use crate::store::{Horizon, Position, Store};
 
 pub use crate::store::{Layout, StoreError};
 
@@ -176,11 +178,38 @@ pub enum EngineError {
     Random(getrandom::Error),
 }
 
-/// Runs operations on one store. Cloning gives another handle to the same engine.
+/// Runs operations on one store. Cloning gives another handle to the same engine, for the same client.
+///
+/// An operation is done when it returns, and everybody sees it; but it may not be durable yet, nor what it has shown. Whatever
+/// comes of it is told to nobody before the handle's [`gate`](Engine::gate) has opened.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
     reaper: Reaper,
+    /// What was written and seen through this handle and its clones.
+    horizon: Arc<Horizon>,
+}
+
+/// What a reply waits behind.
+#[derive(Clone)]
+pub struct Gate {
+    store: Arc<dyn Store>,
+    position: Position,
+}
+
+impl Gate {
+    /// Whether it is open. Once it is, it stays so.
+    pub fn is_open(&self) -> bool {
+        self.store.is_durable(self.position)
+    }
+
+    /// Waits until it opens.
+    ///
+    /// # Errors
+    /// When it never will: a write failed, and a restart may find that it was not made.
+    pub async fn opened(self) -> Result<(), EngineError> {
+        if self.is_open() { Ok(()) } else { Ok(self.store.durable(self.position).await?) }
+    }
 }
 
 struct Inner {
@@ -204,7 +233,17 @@ impl Engine {
         }
         let inner = Arc::new(Inner { store, clock, stripes: Stripes::new(), buckets, options });
         let reaper = Reaper::start(inner.clone());
-        Ok(Self { inner, reaper })
+        Ok(Self { inner, reaper, horizon: Arc::default() })
+    }
+
+    /// A handle for another client, who has seen nothing yet.
+    pub fn for_client(&self) -> Self {
+        Self { inner: self.inner.clone(), reaper: self.reaper.clone(), horizon: Arc::default() }
+    }
+
+    /// Opens when all is durable that was written and seen through this handle by now.
+    pub fn gate(&self) -> Gate {
+        Gate { store: self.inner.store.clone(), position: self.horizon.position() }
     }
 
     /// Bucket types and properties.
@@ -214,6 +253,14 @@ impl Engine {
 }
 
 impl Inner {
+    /// Waits for the object's stripe, and before that for room in the store.
+    async fn lock(&self, name: &ObjectName, patience: Duration) -> Result<MutexGuard<'_, ()>, EngineError> {
+        if let Some(room) = self.store.room() {
+            timeout(patience, room).await.map_err(|_| EngineError::Timeout)??;
+        }
+        self.stripes.lock(name, patience).await
+    }
+
     /// Checks the name of an object that is to be written.
     fn check_name(&self, name: &ObjectName) -> Result<(), EngineError> {
         let bytes_max = self.options.key_size_bytes_max;

@@ -87,7 +87,7 @@ impl Engine {
         let props = inner.buckets.props(&name.bucket).ok_or(EngineError::NoSuchType)?;
         check_consistent(&props)?;
         check_read(&props, &options)?;
-        let seen = inner.store.read(name, &Selection::values()).await?;
+        let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
         if seen.all().is_empty() && options.notfound_ok == Some(false) && options.node_confirms.is_some_and(|n| n > 0) {
             return Err(QuorumError::InsufficientNodes { have: 0, want: 1 }.into());
         }
@@ -126,19 +126,19 @@ impl Engine {
         };
         let patience = options.timeout.unwrap_or(inner.options.request_timeout_default);
 
-        let _stripe = inner.stripes.lock(name, patience).await?;
-        let seen = inner.store.read(name, &Selection::values()).await?;
-        let dot = inner.clock.draw().await?;
+        let _stripe = inner.lock(name, patience).await?;
+        let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
+        let dot = inner.clock.draw()?;
         content.modified = wall_clock();
         let put = Put { content, context, condition };
         let deleted = put.content.deleted;
         let written = put.resolve(&seen, dot, &props, inner.options.object_limits)?;
         self.warn_of_size(name, &written);
-        inner.store.commit(name.clone(), written.delta).durable().await?;
+        self.horizon.raise(inner.store.commit(name.clone(), written.delta)?);
         if !return_view && !deleted {
             return Ok(None);
         }
-        let seen = inner.store.read(name, &Selection::values()).await?;
+        let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
         self.notice_tombstones(name, &seen);
         if return_view && !props.is_write_once() {
             self.view(name, &props, seen, sink).await.map(Some)
@@ -176,7 +176,7 @@ impl Engine {
         context: &[u8],
         condition: PutCondition,
     ) -> Result<(), EngineError> {
-        let seen = self.inner.store.read(name, &Selection::values()).await?;
+        let seen = self.inner.store.read(name, &Selection::values(), &self.horizon).await?;
         match self.context(name, context) {
             Ok(context) => Ok(condition.check(&context, &seen, props)?),
             Err(undecodable) => match condition.check(&CausalContext::new(), &seen, props) {
@@ -216,14 +216,14 @@ impl Engine {
         }
         let patience = write.timeout.unwrap_or(inner.options.request_timeout_default);
 
-        let _stripe = inner.stripes.lock(name, patience).await?;
-        let seen = inner.store.read(name, &Selection::values()).await?;
-        let dot = inner.clock.draw().await?;
+        let _stripe = inner.lock(name, patience).await?;
+        let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
+        let dot = inner.clock.draw()?;
         let delete = Delete { context, deleted_at: wall_clock() };
         let Some(written) = delete.resolve(&seen, dot, &props, inner.options.object_limits)? else { return Ok(()) };
         check_hooks(&props)?;
-        inner.store.commit(name.clone(), written.delta).durable().await?;
-        let seen = inner.store.read(name, &Selection::values()).await?;
+        self.horizon.raise(inner.store.commit(name.clone(), written.delta)?);
+        let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
         self.notice_tombstones(name, &seen);
         Ok(())
     }
@@ -258,7 +258,7 @@ impl Engine {
         let typed = last_update.map(|dot| TypedContent { dot, data_type: data_type_of(name, props) });
         if let (Some(typed), Some(sink)) = (&typed, sink) {
             // Read after the context: it may be newer than that, but never older, so the context covers nothing unseen.
-            let content = self.inner.store.open_content(name, Path::root(), None).await?;
+            let content = self.inner.store.open_content(name, Path::root(), None, &self.horizon).await?;
             show(typed.data_type, content.pages, sink).await?;
         }
         let siblings = object::shown(&seen, props).into_iter().map(|(dot, content)| (dot, content.clone())).collect();

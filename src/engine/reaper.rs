@@ -11,10 +11,11 @@ use crate::domain::cell::Selection;
 use crate::domain::context::CausalContext;
 use crate::domain::key::ObjectName;
 use crate::domain::object;
+use crate::store::Horizon;
 
 /// Tombstones that wait at a time. What does not fit is noticed by the next read of its key.
 const WAITING_MAX: usize = 1 << 16;
-/// Removals at a time: they share fsyncs.
+/// Removals at a time.
 const REMOVALS_MAX: usize = 64;
 
 /// Takes note of tombstones.
@@ -66,14 +67,14 @@ async fn run(inner: Arc<Inner>, mut waiting: mpsc::Receiver<Due>) {
 
 impl Inner {
     async fn reap(&self, name: ObjectName, context: CausalContext) -> Result<(), EngineError> {
-        let _stripe = self.stripes.lock(&name, self.options.request_timeout_default).await?;
-        let seen = self.store.read(&name, &Selection::values()).await?;
+        let _stripe = self.lock(&name, self.options.request_timeout_default).await?;
+        let seen = self.store.read(&name, &Selection::values(), &Horizon::default()).await?;
         if object::context_of(&seen) != context {
             return Ok(());
         }
-        let dot = self.clock.draw().await?;
+        let dot = self.clock.draw()?;
         if let Some(delta) = object::reap(&seen, dot) {
-            self.store.commit(name, delta).durable().await?;
+            self.store.commit(name, delta)?;
         }
         Ok(())
     }

@@ -144,6 +144,35 @@ impl Request {
         }
     }
 
+    /// Whether the request changes nothing, so that it may be answered twice.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Request::Ping
+            | Request::GetClientId
+            | Request::GetServerInfo
+            | Request::Get(_)
+            | Request::ListBuckets(_)
+            | Request::ListKeys(_)
+            | Request::GetBucket(_)
+            | Request::MapReduce(_)
+            | Request::Index(_)
+            | Request::GetBucketType(_)
+            | Request::Preflist(_)
+            | Request::CsBucket(_)
+            | Request::CounterGet(_)
+            | Request::DtFetch(_) => true,
+            Request::SetClientId(_)
+            | Request::Put(_)
+            | Request::Delete(_)
+            | Request::SetBucket(_)
+            | Request::ResetBucket(_)
+            | Request::SetBucketType(_)
+            | Request::CounterUpdate(_)
+            | Request::DtUpdate(_)
+            | Request::StartTls => false,
+        }
+    }
+
     /// The payload, for the client's side. The code is not part of it.
     pub fn encode(&self) -> Bytes {
         match self {

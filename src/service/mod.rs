@@ -15,7 +15,7 @@ mod options;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::{MapOpLayout, MapOpLayoutOption};
 use crate::message::{MessageError, Reply, Request};
@@ -95,7 +95,26 @@ pub enum Answer {
     Stream(mpsc::Receiver<Reply>),
 }
 
-/// Answers requests. Cloning gives another handle to the same service.
+/// Opens when an answer may be sent: all that it tells of is durable.
+#[derive(Clone)]
+pub struct Gate(engine::Gate);
+
+impl Gate {
+    /// Whether it is open. Once it is, it stays so.
+    pub fn is_open(&self) -> bool {
+        self.0.is_open()
+    }
+
+    /// Waits until it opens.
+    ///
+    /// # Errors
+    /// When it never will; with the reply that is to be sent in the answer's place.
+    pub async fn opened(self) -> Result<(), Reply> {
+        self.0.opened().await.map_err(|error| Refusal::from(error).into_reply())
+    }
+}
+
+/// Answers requests. Cloning gives another handle to the same service, for the same client.
 #[derive(Clone)]
 pub struct Service {
     engine: Engine,
@@ -106,6 +125,16 @@ impl Service {
     /// A service on the engine.
     pub fn new(engine: Engine, options: ServiceOptions) -> Self {
         Self { engine, options }
+    }
+
+    /// The service for another client.
+    pub fn for_client(&self) -> Self {
+        Self { engine: self.engine.for_client(), options: self.options.clone() }
+    }
+
+    /// Opens when everything that the client was answered by now may be sent.
+    pub fn gate(&self) -> Gate {
+        Gate(self.engine.gate())
     }
 
     /// Answers one request, or tells what is wrong with the bytes that were none.

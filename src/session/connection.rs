@@ -3,23 +3,21 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 
-use crate::frame::{self, Frame, FrameCodec, FrameError};
+use super::budget::{Budget, SMALL_BYTES_MAX, Share};
+use super::pipeline::{Pipeline, ReplyFrame};
+use crate::frame::{Frame, FrameCodec, FrameError};
 use crate::message::{Reply, Request};
 use crate::service::{Answer, ClientState, Service, frame_too_large};
 
-/// Replies are gathered up to this many bytes before they are written, while more requests wait (`kv.md` §1.7).
-const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// Room that is made for what arrives next.
 const READ_BYTES: usize = 8 * 1024;
-/// A buffer that has grown beyond this is given back once it is empty.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a peer may take to notice that nothing more is read from it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,6 +27,14 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct SessionOptions {
     /// The largest frame that is read, in bytes, its code included.
     pub frame_size_bytes_max: usize,
+    /// Requests of one connection whose replies wait to be durable. Further ones are not begun meanwhile.
+    pub connection_requests_max: usize,
+    /// How long a connection may rest between two requests; for ever where there is none.
+    pub idle_timeout: Option<Duration>,
+    /// How long a frame may take from its first byte to its last.
+    pub frame_timeout: Duration,
+    /// How long a peer may take nothing of the replies that wait for it.
+    pub write_timeout: Duration,
 }
 
 /// Why a connection ended.
@@ -40,36 +46,48 @@ enum End {
     Stopped,
     /// What the peer sent leaves no way to go on.
     Refused,
+    /// The peer was too slow.
+    TimedOut,
 }
 
 pub(super) struct Connection {
     stream: TcpStream,
     codec: FrameCodec,
     input: BytesMut,
-    output: BytesMut,
+    pipeline: Pipeline,
+    budget: Budget,
+    options: SessionOptions,
+    /// When the frame must be there that has begun to arrive.
+    frame_deadline: Option<Instant>,
+    /// That frame's part of the budget, if it is large.
+    frame_bytes: Share,
     state: ClientState,
     service: Service,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, service: Service, options: SessionOptions) -> Self {
+    pub(super) fn new(stream: TcpStream, service: Service, budget: Budget, options: SessionOptions) -> Self {
         Self {
             stream,
             codec: FrameCodec::new(options.frame_size_bytes_max),
             input: BytesMut::new(),
-            output: BytesMut::new(),
+            pipeline: Pipeline::default(),
+            budget,
+            options,
+            frame_deadline: None,
+            frame_bytes: Share::default(),
             state: ClientState::default(),
             service,
         }
     }
 
-    /// Answers requests one after the other until the connection ends. When `stopping` is cancelled the request in work is
-    /// answered, and no further one begun.
+    /// Answers requests one after the other until the connection ends. When `stopping` is cancelled those that were begun
+    /// are answered, and no further one is begun.
     pub(super) async fn run(mut self, stopping: &CancellationToken) -> io::Result<()> {
         let end = self.answer_requests(stopping).await?;
-        self.flush().await?;
+        self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
         match end {
-            End::Closed => Ok(()),
+            End::Closed | End::TimedOut => Ok(()),
             End::Stopped if !self.has_unread() => Ok(()),
             End::Stopped | End::Refused => self.linger().await,
         }
@@ -100,21 +118,31 @@ impl Connection {
             if stopping.is_cancelled() {
                 return Ok(End::Stopped);
             }
+            if self.pipeline.held_count() >= self.options.connection_requests_max {
+                self.pipeline.opened().await?;
+                self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
+                continue;
+            }
             match self.codec.decode(&mut self.input) {
                 Ok(Some(frame)) => {
-                    if !self.answer(frame).await? {
+                    self.frame_deadline = None;
+                    let goes_on = self.answer(frame).await?;
+                    self.frame_bytes = Share::default();
+                    if !goes_on {
                         return Ok(End::Refused);
                     }
                 }
                 Ok(None) => {
-                    self.flush().await?;
-                    if !self.read(stopping).await? && !stopping.is_cancelled() {
-                        return Ok(End::Closed);
+                    self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
+                    match self.wait(stopping).await? {
+                        Waited::GoOn => {}
+                        Waited::Closed => return Ok(End::Closed),
+                        Waited::TimedOut => return Ok(End::TimedOut),
                     }
                 }
                 Err(FrameError::ZeroLength) => return Ok(End::Refused),
                 Err(FrameError::TooLarge { .. }) => {
-                    self.send(&frame_too_large()).await?;
+                    self.push(&frame_too_large(), Share::default())?;
                     return Ok(End::Refused);
                 }
                 Err(FrameError::Io(error)) => return Err(error),
@@ -122,71 +150,126 @@ impl Connection {
         }
     }
 
-    /// Answers one request. Whether the connection goes on.
+    /// Answers one request. Its reply may wait while others follow. Whether the connection goes on.
     async fn answer(&mut self, frame: Frame) -> io::Result<bool> {
-        let request = Request::decode(frame.code, frame.payload);
-        match self.service.answer(&mut self.state, request).await {
-            Answer::Reply(reply) => {
-                self.send(&reply).await?;
-                Ok(true)
-            }
-            Answer::LastReply(reply) => {
-                self.send(&reply).await?;
-                Ok(false)
-            }
+        let request_share = self.budget.request().await;
+        let request = Request::decode(frame.code, frame.payload.clone());
+        let is_read = request.as_ref().is_ok_and(Request::is_read);
+        let (reply, goes_on) = match self.service.answer(&mut self.state, request).await {
+            Answer::Reply(reply) => (reply, true),
+            Answer::LastReply(reply) => (reply, false),
             Answer::Stream(mut replies) => {
                 while let Some(reply) = replies.recv().await {
-                    self.send(&reply).await?;
-                    self.flush().await?;
+                    self.push(&reply, Share::default())?;
+                    self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
                 }
-                Ok(true)
+                return Ok(true);
             }
+        };
+        let mut reply = ReplyFrame::new(&reply)?;
+        if reply.size_bytes() > SMALL_BYTES_MAX {
+            reply = self.afford(reply, frame, is_read).await?;
         }
+        self.pipeline.push(reply, self.service.gate(), request_share);
+        if self.pipeline.is_worth_writing() {
+            self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
+        }
+        Ok(goes_on)
     }
 
-    async fn send(&mut self, reply: &Reply) -> io::Result<()> {
-        let parts = reply.encode_parts();
-        let header = frame::header(reply.code().number(), parts.iter().map(Bytes::len).sum());
-        self.output.extend_from_slice(&header.map_err(io::Error::other)?);
-        for part in parts {
-            if part.len() <= GATHERED_BYTES_MAX {
-                self.output.extend_from_slice(&part);
-            } else {
-                // Written from where it is: a copy of a large value would cost more than a call.
-                self.flush().await?;
-                self.stream.write_all(&part).await?;
-            }
-        }
-        if self.output.len() >= GATHERED_BYTES_MAX { self.flush().await } else { Ok(()) }
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
-        if self.output.is_empty() {
-            return Ok(());
-        }
-        self.stream.write_all(&self.output).await?;
-        self.output.clear();
-        if self.output.capacity() > KEPT_BYTES_MAX {
-            self.output = BytesMut::new();
-        }
+    fn push(&mut self, reply: &Reply, request_share: Share) -> io::Result<()> {
+        self.pipeline.push(ReplyFrame::new(reply)?, self.service.gate(), request_share);
         Ok(())
     }
 
-    /// Waits for bytes. False when there will be none: the peer has finished, or the server is stopping.
-    async fn read(&mut self, stopping: &CancellationToken) -> io::Result<bool> {
-        if self.input.is_empty() {
+    /// Gets a large reply its part of the budget. Where it has to wait, a read lets go of what it found and reads again.
+    async fn afford(&mut self, reply: ReplyFrame, frame: Frame, is_read: bool) -> io::Result<ReplyFrame> {
+        let size_bytes = reply.size_bytes();
+        if let Some(bytes) = self.budget.try_bytes(size_bytes) {
+            return Ok(reply.with(bytes));
+        }
+        // Whatever it holds itself must not keep it waiting.
+        self.frame_bytes = Share::default();
+        let kept = (!is_read).then_some(reply);
+        self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
+        let bytes = self.budget.bytes(size_bytes).await;
+        if let Some(reply) = kept {
+            return Ok(reply.with(bytes));
+        }
+        let request = Request::decode(frame.code, frame.payload);
+        match self.service.answer(&mut self.state, request).await {
+            Answer::Reply(reply) | Answer::LastReply(reply) => Ok(ReplyFrame::new(&reply)?.with(bytes)),
+            Answer::Stream(_) => Err(io::Error::other("a request that had one answer has many")),
+        }
+    }
+
+    /// Waits for bytes, or until a reply may be written.
+    async fn wait(&mut self, stopping: &CancellationToken) -> io::Result<Waited> {
+        let Self { stream, input, pipeline, options, .. } = self;
+        if pipeline.is_empty() && input.is_empty() {
             // Thousands of connections wait for their next request: none of them keeps a buffer meanwhile.
-            self.input = BytesMut::new();
-            self.output = BytesMut::new();
+            *input = BytesMut::new();
+            pipeline.shrink();
             tokio::select! {
-                () = stopping.cancelled() => return Ok(false),
-                readable = self.stream.readable() => readable?,
+                () = stopping.cancelled() => return Ok(Waited::GoOn),
+                () = sleep_if(options.idle_timeout) => return Ok(Waited::TimedOut),
+                readable = stream.readable() => readable?,
             }
         }
-        self.input.reserve(READ_BYTES);
-        tokio::select! {
-            () = stopping.cancelled() => Ok(false),
-            read = self.stream.read_buf(&mut self.input) => Ok(read? > 0),
+        if FrameCodec::announced_bytes(input).is_some_and(|announced| announced > SMALL_BYTES_MAX) {
+            return self.wait_for_large_frame(stopping).await;
         }
+        let begun = !input.is_empty();
+        let deadline =
+            begun.then(|| *self.frame_deadline.get_or_insert_with(|| Instant::now() + options.frame_timeout));
+        input.reserve(READ_BYTES);
+        tokio::select! {
+            () = stopping.cancelled() => Ok(Waited::GoOn),
+            () = sleep_until_if(deadline) => Ok(Waited::TimedOut),
+            opened = pipeline.opened() => opened.map(|()| Waited::GoOn),
+            read = stream.read_buf(input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
+        }
+    }
+
+    /// Gets the frame that has begun to arrive its part of the budget before more of it is read, and reads on.
+    async fn wait_for_large_frame(&mut self, stopping: &CancellationToken) -> io::Result<Waited> {
+        self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
+        let announced_bytes = FrameCodec::announced_bytes(&self.input).unwrap_or_default();
+        if self.frame_bytes.is_none() {
+            tokio::select! {
+                () = stopping.cancelled() => return Ok(Waited::GoOn),
+                bytes = self.budget.bytes(announced_bytes) => self.frame_bytes = bytes,
+            }
+        }
+        let deadline = *self.frame_deadline.get_or_insert_with(|| Instant::now() + self.options.frame_timeout);
+        tokio::select! {
+            () = stopping.cancelled() => Ok(Waited::GoOn),
+            () = sleep_until(deadline) => Ok(Waited::TimedOut),
+            read = self.stream.read_buf(&mut self.input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
+        }
+    }
+}
+
+/// What waiting came to.
+enum Waited {
+    /// There is something to do, or the server is stopping.
+    GoOn,
+    /// There will be no more bytes: the peer has finished.
+    Closed,
+    /// The peer was too slow.
+    TimedOut,
+}
+
+async fn sleep_if(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until_if(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }

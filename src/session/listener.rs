@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Budget;
 use super::connection::{Connection, SessionOptions};
 use crate::service::Service;
 
@@ -27,6 +28,23 @@ pub struct ListenerOptions {
     pub session: SessionOptions,
     /// How long connections may take to end when the server stops.
     pub drain_timeout: Duration,
+}
+
+/// What all listeners share. Cloning gives another handle to the same limits.
+#[derive(Clone)]
+pub struct Limits {
+    /// Each connection holds one.
+    connections: Arc<Semaphore>,
+    budget: Budget,
+}
+
+impl Limits {
+    /// Limits on connections, on requests whose replies are not durable, and on the bytes of frames and replies that are too
+    /// large to be counted by the request.
+    pub fn new(connections_max: usize, requests_in_flight_max: usize, buffered_bytes_max: usize) -> Self {
+        let connections = Arc::new(Semaphore::new(connections_max));
+        Self { connections, budget: Budget::new(requests_in_flight_max, buffered_bytes_max) }
+    }
 }
 
 /// A bound address, not yet served.
@@ -67,27 +85,22 @@ impl Listener {
         self.address
     }
 
-    /// Serves connections until `stopping` is cancelled, then waits for those that are open. Each connection holds one of
-    /// the permits; while there is none, further ones wait to be accepted.
-    pub async fn serve(
-        self,
-        service: Service,
-        options: ListenerOptions,
-        permits: Arc<Semaphore>,
-        stopping: CancellationToken,
-    ) {
+    /// Serves connections until `stopping` is cancelled, then waits for those that are open. While as many are open as may
+    /// be, further ones wait to be accepted.
+    pub async fn serve(self, service: Service, options: ListenerOptions, limits: Limits, stopping: CancellationToken) {
         let mut connections = JoinSet::new();
         let mut pause = ACCEPT_PAUSE_MIN;
         loop {
             let accepted = tokio::select! {
                 () = stopping.cancelled() => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = self.accept(&permits) => accepted,
+                accepted = self.accept(&limits.connections) => accepted,
             };
             match accepted {
                 Ok((stream, permit)) => {
                     pause = ACCEPT_PAUSE_MIN;
-                    let connection = Connection::new(stream, service.clone(), options.session);
+                    let connection =
+                        Connection::new(stream, service.for_client(), limits.budget.clone(), options.session);
                     let stopping = stopping.clone();
                     connections.spawn(async move {
                         if let Err(error) = connection.run(&stopping).await {

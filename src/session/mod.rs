@@ -2,8 +2,10 @@
 //! Knows: sockets, frames, the codes of messages, and that the service answers.
 //! Must not know: what a request means, the engine, the domain, stores.
 
+mod budget;
 mod connection;
 mod listener;
+mod pipeline;
 
 pub use connection::SessionOptions;
-pub use listener::{Listener, ListenerOptions};
+pub use listener::{Limits, Listener, ListenerOptions};

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{CellPages, Content, Layout, ObjectState, Store, StoreError, StoreFuture, Ticket};
+use super::{CellPages, Content, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture};
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -42,13 +42,14 @@ impl MemoryStore {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, change: impl FnOnce(&mut Inner)) -> Ticket {
+    /// What is written is as durable as it will ever be, so every position is the first.
+    fn write(&self, change: impl FnOnce(&mut Inner)) -> Result<Position, StoreError> {
         let mut inner = self.inner();
         if inner.closed {
-            return Ticket::resolved(Err(StoreError::Closed));
+            return Err(StoreError::Closed);
         }
         change(&mut inner);
-        Ticket::resolved(Ok(()))
+        Ok(Position::default())
     }
 }
 
@@ -95,15 +96,26 @@ impl Store for MemoryStore {
         Time(0)
     }
 
-    fn raise_clock_bound(&self, _: Time) -> Ticket {
+    fn raise_clock_bound(&self, _: Time) -> Result<Position, StoreError> {
         self.write(|_| {})
     }
 
-    fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells> {
+    fn read<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        selections: &'a [Selection],
+        _: &'a Horizon,
+    ) -> StoreFuture<'a, LiveCells> {
         ready(self.inner().objects.get(name).map(|replica| replica.select(selections)).unwrap_or_default())
     }
 
-    fn open_content<'a>(&'a self, name: &'a ObjectName, path: Path, from: Option<CellKey>) -> StoreFuture<'a, Content> {
+    fn open_content<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        path: Path,
+        from: Option<CellKey>,
+        _: &'a Horizon,
+    ) -> StoreFuture<'a, Content> {
         let inner = self.inner();
         let select = |selections: &[Selection]| {
             inner.objects.get(name).map(|replica| replica.select(selections)).unwrap_or_default()
@@ -114,12 +126,24 @@ impl Store for MemoryStore {
         ready(Content { values, pages: Box::new(OnePage(cells)) })
     }
 
-    fn inspect<'a>(&'a self, name: &'a ObjectName) -> StoreFuture<'a, ObjectState> {
+    fn inspect<'a>(&'a self, name: &'a ObjectName, _: &'a Horizon) -> StoreFuture<'a, ObjectState> {
         let values = self.inner().objects.get(name).map(|replica| replica.select(&Selection::values()));
         ready(ObjectState { values: values.unwrap_or_default(), layout: Layout::Packed, floors: 0 })
     }
 
-    fn commit(&self, name: ObjectName, delta: Delta) -> Ticket {
+    fn room(&self) -> Option<StoreFuture<'_, ()>> {
+        None
+    }
+
+    fn is_durable(&self, _: Position) -> bool {
+        true
+    }
+
+    fn durable(&self, _: Position) -> StoreFuture<'static, ()> {
+        ready(())
+    }
+
+    fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError> {
         self.write(|inner| {
             let replica = inner.objects.entry(name.clone()).or_default();
             replica.apply(&delta);
@@ -135,6 +159,7 @@ impl Store for MemoryStore {
         bucket: &'a BucketName,
         after: Option<&'a Bytes>,
         limit: usize,
+        _: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Bytes>> {
         let named = |key: &Bytes| ObjectName { bucket: bucket.clone(), key: key.clone() };
         let start = after.map_or_else(|| Bound::Included(named(&Bytes::new())), |key| Bound::Excluded(named(key)));
@@ -148,6 +173,7 @@ impl Store for MemoryStore {
         bucket_type: &'a Bytes,
         after: Option<&'a Bytes>,
         limit: usize,
+        _: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Bytes>> {
         let first = BucketName { bucket_type: bucket_type.clone(), bucket: after.cloned().unwrap_or_default() };
         let inner = self.inner();
@@ -165,6 +191,7 @@ impl Store for MemoryStore {
         range: &'a IndexRange,
         after: Option<&'a Posting>,
         limit: usize,
+        _: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Posting>> {
         let inner = self.inner();
         let start = Bound::Included(ObjectName { bucket: bucket.clone(), key: Bytes::new() });
@@ -180,7 +207,7 @@ impl Store for MemoryStore {
         ready(self.inner().records.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Ticket {
+    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Result<Position, StoreError> {
         self.write(|inner| {
             match value {
                 Some(value) => inner.records.insert(key, value),

@@ -4,9 +4,13 @@
 //!
 //! # The contract, for every store
 //!
-//! - A delta is applied whole or not at all. It is *visible* to reads and *durable* once its [`Ticket`] resolves.
-//! - The caller serializes the updates of one object: it holds the object's stripe from the read until the ticket
-//!   resolves. Reads may run at any time and see each delta whole or not at all.
+//! - A delta is applied whole or not at all. It is *visible* to reads when `commit` returns, and *durable* once
+//!   [`durable`](Store::durable) says so for its [`Position`]. Writes become durable in their order: a crash leaves all up
+//!   to one of them.
+//! - Whoever reads hands in a [`Horizon`], which is raised to the latest write that was seen. What was read may be told to
+//!   others once everything up to there is durable.
+//! - The caller serializes the updates of one object: it holds the object's stripe from the read until `commit` returns.
+//!   Reads may run at any time and see each delta whole or not at all.
 //! - No two deltas have the same dot, whatever their objects, and the times of one actor's dots rise at each object: a
 //!   put replaces what the actor has at its key.
 //! - Every delta that puts content of a data type writes the presence cell of the root too, and only a floor of the
@@ -22,10 +26,10 @@ pub mod memory;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::oneshot;
 
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
@@ -44,20 +48,47 @@ pub trait Store: Send + Sync + 'static {
     /// The durable bound of the clock when the store was opened: every time that was ever issued lies at or below it.
     fn clock_bound(&self) -> Time;
 
-    /// Makes a higher bound of the clock durable.
-    fn raise_clock_bound(&self, bound: Time) -> Ticket;
+    /// Raises the bound of the clock. It is durable no later than any write that follows.
+    fn raise_clock_bound(&self, bound: Time) -> Result<Position, StoreError>;
 
     /// The live cells of an object that are asked for.
-    fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells>;
+    fn read<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        selections: &'a [Selection],
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, LiveCells>;
 
     /// An object's content at or under a path, to be read page by page; without what lies before `from`.
-    fn open_content<'a>(&'a self, name: &'a ObjectName, path: Path, from: Option<CellKey>) -> StoreFuture<'a, Content>;
+    fn open_content<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        path: Path,
+        from: Option<CellKey>,
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, Content>;
 
     /// How an object is kept.
-    fn inspect<'a>(&'a self, name: &'a ObjectName) -> StoreFuture<'a, ObjectState>;
+    fn inspect<'a>(&'a self, name: &'a ObjectName, horizon: &'a Horizon) -> StoreFuture<'a, ObjectState>;
+
+    /// Where there is no room for another write, what resolves when there may be. A store holds writes in memory until its
+    /// tables have them; writers who do not wait make it hold more than it was told to.
+    fn room(&self) -> Option<StoreFuture<'_, ()>>;
 
     /// Writes one request's effect.
-    fn commit(&self, name: ObjectName, delta: Delta) -> Ticket;
+    ///
+    /// # Errors
+    /// When it was not written.
+    fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError>;
+
+    /// Whether every write up to a position is durable.
+    fn is_durable(&self, position: Position) -> bool;
+
+    /// Resolves when every write up to a position is durable.
+    ///
+    /// # Errors
+    /// When one of them failed, so that it is unknown whether a restart finds it.
+    fn durable(&self, position: Position) -> StoreFuture<'static, ()>;
 
     /// Up to `limit` keys of a bucket that follow `after`, in the store's own order. Fewer than `limit` means the end.
     fn keys<'a>(
@@ -65,6 +96,7 @@ pub trait Store: Send + Sync + 'static {
         bucket: &'a BucketName,
         after: Option<&'a Bytes>,
         limit: usize,
+        horizon: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Bytes>>;
 
     /// Up to `limit` buckets of a type that hold a listed key and follow `after`. Fewer than `limit` means the end.
@@ -73,6 +105,7 @@ pub trait Store: Send + Sync + 'static {
         bucket_type: &'a Bytes,
         after: Option<&'a Bytes>,
         limit: usize,
+        horizon: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Bytes>>;
 
     /// Up to `limit` postings of a range that follow `after`, in the order of the index; `after` may be any posting, also one
@@ -83,13 +116,14 @@ pub trait Store: Send + Sync + 'static {
         range: &'a IndexRange,
         after: Option<&'a Posting>,
         limit: usize,
+        horizon: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Posting>>;
 
     /// All records: small named values beside the objects, such as bucket types and properties.
     fn records(&self) -> StoreFuture<'_, Vec<(Bytes, Bytes)>>;
 
     /// Writes a record, or removes it.
-    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Ticket;
+    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Result<Position, StoreError>;
 
     /// Makes everything queued durable and stops. Later writes fail.
     fn close(&self);
@@ -154,28 +188,23 @@ pub enum StoreError {
     },
 }
 
-/// Resolves when a write is durable.
-#[derive(Debug)]
-#[must_use = "a write is durable only when its ticket resolves"]
-pub struct Ticket(oneshot::Receiver<Result<(), StoreError>>);
+/// Where a write stands in the order of a store's writes. The default is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub u64);
 
-impl Ticket {
-    /// A ticket and the half that resolves it.
-    pub(crate) fn pending() -> (oneshot::Sender<Result<(), StoreError>>, Self) {
-        let (sender, receiver) = oneshot::channel();
-        (sender, Self(receiver))
+/// The latest write that somebody has made or seen. It only rises.
+#[derive(Debug, Default)]
+pub struct Horizon(AtomicU64);
+
+impl Horizon {
+    /// Takes in a write.
+    pub fn raise(&self, position: Position) {
+        // Nothing else is read on the strength of it, so it orders nothing.
+        self.0.fetch_max(position.0, Ordering::Relaxed);
     }
 
-    /// A ticket that has resolved.
-    pub(crate) fn resolved(result: Result<(), StoreError>) -> Self {
-        let (sender, ticket) = Self::pending();
-        // The receiver is alive: it is returned below.
-        let _ = sender.send(result);
-        ticket
-    }
-
-    /// Waits until the write is durable, or is known to have failed.
-    pub async fn durable(self) -> Result<(), StoreError> {
-        self.0.await.unwrap_or(Err(StoreError::Closed))
+    /// Up to where something was made or seen.
+    pub fn position(&self) -> Position {
+        Position(self.0.load(Ordering::Relaxed))
     }
 }

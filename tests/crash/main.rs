@@ -1,5 +1,6 @@
 //! SIGKILL under load, again and again on one data directory: what was acknowledged is there, once.
 
+mod mixed;
 #[path = "../support/requests.rs"]
 mod requests;
 #[path = "../support/mod.rs"]

@@ -8,6 +8,7 @@ mod inspect;
 mod listings;
 mod map_layouts;
 mod objects;
+mod pressure;
 mod process;
 mod readme;
 mod refusals;

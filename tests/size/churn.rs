@@ -46,10 +46,13 @@ fn disk(dir: &DirPath, journals: bool) -> u64 {
     let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => disk(&entry.path(), journals),
-        Ok(metadata) if entry.path().extension().is_some_and(|extension| extension == "jnl") == journals => {
-            metadata.blocks() * 512
-        }
+        Ok(metadata) if is_journal(&entry.path()) == journals => metadata.blocks() * 512,
         _ => 0,
     };
     entries.map(size).sum()
+}
+
+/// Whether a file is the engine's journal or one of the commit log.
+fn is_journal(path: &DirPath) -> bool {
+    path.extension().is_some_and(|extension| extension == "jnl" || extension == "log")
 }

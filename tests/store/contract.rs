@@ -10,7 +10,7 @@ use ombak::domain::index::{IndexRange, Posting};
 use ombak::domain::key::{BucketName, ObjectName};
 use ombak::domain::object::Content;
 use ombak::store::memory::MemoryStore;
-use ombak::store::{Store, StoreError};
+use ombak::store::{Horizon, Store, StoreError};
 
 use super::support::*;
 
@@ -214,17 +214,17 @@ async fn a_floor_rises_while_its_field_is_swept(store: &dyn Store) {
     let mut writer = Writer::new(store);
     let name = object("k");
     let path = set("s");
-    let mut tickets = Vec::new();
+    let mut all_written = Vec::new();
     for _ in 0..6 {
         let (dot, add) = writer.send(&name, vec![], members(&path, 0..2_000));
         let (_, remove) = writer.send(&name, vec![subtree(&path, &context(&[dot]))], members(&path, 7..9));
-        tickets.extend([add, remove]);
-        while tickets.len() > 1 {
-            tickets.remove(0).durable().await.unwrap();
+        all_written.extend([add, remove]);
+        while all_written.len() > 1 {
+            durable(store, all_written.remove(0)).await.unwrap();
         }
     }
-    for ticket in tickets {
-        ticket.durable().await.unwrap();
+    for written in all_written {
+        durable(store, written).await.unwrap();
     }
     assert_eq!(live(store, &name).await, [vec![presence(&Path::root())], members(&path, 7..9)].concat());
 }
@@ -400,9 +400,9 @@ async fn keys_are_listed_in_pages(store: &dyn Store) {
     for page in [1, 2, 3, 7, 100] {
         assert_eq!(keys(store, &bucket("b"), page).await, names);
     }
-    assert_eq!(store.keys(&bucket("b"), None, 0).await.unwrap().len(), 0);
-    assert_eq!(store.keys(&bucket("b"), Some(&bytes("key3")), 2).await.unwrap(), ["key4", "key5"]);
-    assert_eq!(store.keys(&bucket("b"), Some(&bytes("key3x")), 1).await.unwrap(), ["key4"]);
+    assert_eq!(store.keys(&bucket("b"), None, 0, &Horizon::default()).await.unwrap().len(), 0);
+    assert_eq!(store.keys(&bucket("b"), Some(&bytes("key3")), 2, &Horizon::default()).await.unwrap(), ["key4", "key5"]);
+    assert_eq!(store.keys(&bucket("b"), Some(&bytes("key3x")), 1, &Horizon::default()).await.unwrap(), ["key4"]);
     assert_eq!(keys(store, &bucket(""), 5).await, ["w"]);
     let other_type = BucketName { bucket_type: bytes("other"), bucket: bytes("b") };
     assert_eq!(keys(store, &other_type, 5).await.len(), 0);
@@ -447,10 +447,10 @@ async fn buckets_are_listed_in_pages(store: &dyn Store) {
     for page in [1, 2, 3, 100] {
         assert_eq!(buckets(store, page).await, names);
     }
-    assert_eq!(store.buckets(&bytes("default"), None, 0).await.unwrap().len(), 0);
-    assert_eq!(store.buckets(&bytes("default"), Some(&bytes("aa")), 1).await.unwrap(), ["ab"]);
-    assert_eq!(store.buckets(&bytes("defaults"), None, 5).await.unwrap(), ["x"]);
-    assert_eq!(store.buckets(&bytes("defaul"), None, 5).await.unwrap().len(), 0);
+    assert_eq!(store.buckets(&bytes("default"), None, 0, &Horizon::default()).await.unwrap().len(), 0);
+    assert_eq!(store.buckets(&bytes("default"), Some(&bytes("aa")), 1, &Horizon::default()).await.unwrap(), ["ab"]);
+    assert_eq!(store.buckets(&bytes("defaults"), None, 5, &Horizon::default()).await.unwrap(), ["x"]);
+    assert_eq!(store.buckets(&bytes("defaul"), None, 5, &Horizon::default()).await.unwrap().len(), 0);
 }
 
 async fn names_may_be_any_bytes(store: &dyn Store) {
@@ -665,7 +665,10 @@ async fn a_range_has_both_its_ends(store: &dyn Store) {
     ] {
         assert_eq!(found(store, &between("t_bin", min, max)).await, expected, "{min} to {max}");
     }
-    assert_eq!(store.postings(&bucket("b"), &between("t_bin", "a", "z"), None, 0).await.unwrap(), []);
+    assert_eq!(
+        store.postings(&bucket("b"), &between("t_bin", "a", "z"), None, 0, &Horizon::default()).await.unwrap(),
+        []
+    );
 }
 
 async fn a_range_is_resumed_behind_any_posting(store: &dyn Store) {
@@ -679,7 +682,7 @@ async fn a_range_is_resumed_behind_any_posting(store: &dyn Store) {
     let behind = async |term: &str, key: &str| -> Vec<Bytes> {
         let IndexRange::Terms { from, .. } = between("n_int", term, term) else { panic!() };
         let after = Posting { term: Some(from), key: bytes(key) };
-        let found = store.postings(&bucket("b"), &range, Some(&after), 100).await.unwrap();
+        let found = store.postings(&bucket("b"), &range, Some(&after), 100, &Horizon::default()).await.unwrap();
         found.into_iter().map(|posting| posting.key).collect()
     };
     assert_eq!(behind("1", "k11").await, ["k21", "k13", "k23"]);
@@ -759,7 +762,7 @@ async fn terms_and_keys_may_be_long(store: &dyn Store) {
 
 async fn records_are_kept(store: &dyn Store) {
     let put = async |key: &str, value: Option<&str>| {
-        store.put_record(bytes(key), value.map(bytes)).durable().await.unwrap();
+        durable(store, store.put_record(bytes(key), value.map(bytes))).await.unwrap();
     };
     put("b", Some("1")).await;
     put("a", Some("")).await;
@@ -776,7 +779,7 @@ async fn record_names_may_be_any_bytes(store: &dyn Store) {
     let mut expected: Vec<_> = [&b""[..], b"\0", b"\xff", b"store/actor", b"actor"].map(bytes).to_vec();
     expected.extend(long_names().iter().map(bytes));
     for name in &expected {
-        store.put_record(name.clone(), Some(name.clone())).durable().await.unwrap();
+        durable(store, store.put_record(name.clone(), Some(name.clone()))).await.unwrap();
     }
     expected.sort();
     let mut records = store.records().await.unwrap();
@@ -786,13 +789,13 @@ async fn record_names_may_be_any_bytes(store: &dyn Store) {
 
 async fn many_writes_may_wait_at_once(store: &dyn Store) {
     let mut writer = Writer::new(store);
-    let mut tickets: Vec<_> = (0..5_000)
+    let mut all_written: Vec<_> = (0..5_000)
         .map(|number| writer.send(&object(format!("{number:05}")), vec![], members(&Path::root(), 0..2)).1)
         .collect();
-    tickets.push(store.put_record(bytes("r"), Some(bytes("v"))));
-    tickets.push(store.raise_clock_bound(Time(5)));
-    for ticket in tickets {
-        ticket.durable().await.unwrap();
+    all_written.push(store.put_record(bytes("r"), Some(bytes("v"))));
+    all_written.push(store.raise_clock_bound(Time(5)));
+    for written in all_written {
+        durable(store, written).await.unwrap();
     }
     assert_eq!(keys(store, &bucket("b"), 1_000).await.len(), 5_000);
 }
@@ -802,14 +805,14 @@ async fn a_closed_store_takes_no_writes(store: &dyn Store) {
     let name = object("k");
     let (_, queued) = writer.send(&name, vec![], members(&Path::root(), 0..2));
     store.close();
-    assert_eq!(queued.durable().await, Ok(()));
-    let tickets = [
+    assert_eq!(durable(store, queued).await, Ok(()));
+    let all_written = [
         writer.send(&name, vec![], members(&Path::root(), 2..3)).1,
         store.put_record(bytes("r"), None),
         store.raise_clock_bound(Time(5)),
     ];
-    for ticket in tickets {
-        assert_eq!(ticket.durable().await, Err(StoreError::Closed));
+    for written in all_written {
+        assert_eq!(durable(store, written).await, Err(StoreError::Closed));
     }
     assert_eq!(live(store, &name).await, members(&Path::root(), 0..2));
     store.close();

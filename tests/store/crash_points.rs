@@ -1,9 +1,9 @@
-//! A crash at any write: the journal is cut at position after position, as a crash would leave it, and each time the store
+//! A crash at any write: the commit log is cut at position after position, as a crash would leave it, and each time the store
 //! that opens on it shows every object as one moment showed it, with all that was acknowledged by then.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path as DirPath, PathBuf};
+use std::path::Path as DirPath;
 
 use ombak::domain::cell::{Cell, CellKey, Floor, LiveCells, Path, Selection};
 use ombak::domain::context::CausalContext;
@@ -20,7 +20,8 @@ const STRIDE_BYTES: u64 = 101;
 
 /// One object that changes over from packed to spread, loses a field that is swept in many steps, grows while it is swept,
 /// ends whole, and begins anew.
-struct History {
+#[derive(Default)]
+pub struct History {
     replica: Replica,
     time: u64,
 }
@@ -46,7 +47,7 @@ impl History {
     }
 
     /// Every write, and what the object is after it.
-    fn steps(mut self) -> Vec<(Delta, LiveCells)> {
+    pub fn steps(mut self) -> Vec<(Delta, LiveCells)> {
         let mut steps = Vec::new();
         let (a, b) = (set("a"), set("b"));
         let removed = |history: &History, path: &Path| vec![subtree(path, &history.seen())];
@@ -74,7 +75,7 @@ impl History {
     }
 }
 
-fn options_at(dir: &DirPath) -> EmbeddedOptions {
+pub fn options_at(dir: &DirPath) -> EmbeddedOptions {
     let rows = RowLimits {
         packed_cells_max: 8,
         rows_ended_at_once_max: 4,
@@ -88,22 +89,21 @@ fn options_at(dir: &DirPath) -> EmbeddedOptions {
 async fn a_crash_at_any_write_leaves_every_object_whole() {
     let dir = tempfile::tempdir().unwrap();
     let name = object("k");
-    let steps = History { replica: Replica::default(), time: 0 }.steps();
+    let steps = History::default().steps();
     let store = EmbeddedStore::open(options_at(dir.path())).unwrap();
-    let journal = journal_of(&dir.path().join("data"));
-    // Where the journal ended when so many steps had been acknowledged. Sweep steps may lie before and behind it.
-    let mut ends = vec![end_of(&journal)];
+    let log = dir.path().join("data/log/000000.log");
+    // Where the log ended when so many steps had been acknowledged.
+    let mut ends = vec![end_of(&log)];
     for (delta, after) in &steps {
-        store.commit(name.clone(), delta.clone()).durable().await.unwrap();
+        durable(&store, store.commit(name.clone(), delta.clone())).await.unwrap();
         assert_eq!(&read_all(&store, &name).await, after);
-        ends.push(end_of(&journal));
+        ends.push(end_of(&log));
     }
     sweep_to_at_most(&store, rows_of(&steps.last().unwrap().1)).await.unwrap();
     // Each of the two fields and the content that ended.
     assert!(store.counts().deleted > 60, "nothing was swept");
-    drop(store);
 
-    let last = end_of(&journal);
+    let last = end_of(&log);
     let mut cuts: Vec<u64> = (ends[0]..=last).step_by(STRIDE_BYTES as usize).collect();
     cuts.extend(ends.iter().flat_map(|&end| [end, end + 1]));
     cuts.push(last);
@@ -111,7 +111,7 @@ async fn a_crash_at_any_write_leaves_every_object_whole() {
     for cut in cuts {
         let acknowledged = ends.iter().rposition(|&end| end <= cut).unwrap();
         let copy = tempfile::tempdir().unwrap();
-        copy_cut(dir.path(), copy.path(), &journal, cut);
+        copy_cut(dir.path(), copy.path(), &log, cut);
         let store = EmbeddedStore::open(options_at(copy.path())).unwrap();
         let found = read_all(&store, &name).await;
         let state = |count: usize| if count == 0 { &nothing } else { &steps[count - 1].1 };
@@ -122,7 +122,7 @@ async fn a_crash_at_any_write_leaves_every_object_whole() {
         assert_eq!(read_all(&store, &name).await, found, "swept after a cut at {cut}");
         // And what follows is written on top of it.
         if let Some((delta, after)) = steps.get(acknowledged + usize::from(is_next)) {
-            store.commit(name.clone(), delta.clone()).durable().await.unwrap();
+            durable(&store, store.commit(name.clone(), delta.clone())).await.unwrap();
             assert_eq!(&read_all(&store, &name).await, after, "written after a cut at {cut}");
         }
     }
@@ -133,29 +133,22 @@ fn rows_of(cells: &LiveCells) -> u64 {
     1 + cells.all().len() as u64
 }
 
-fn journal_of(data: &DirPath) -> PathBuf {
-    let is_journal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
-    let files = fs::read_dir(data.join("engine")).unwrap().map(|entry| entry.unwrap().path());
-    let [journal] = files.filter(is_journal).collect::<Vec<_>>().try_into().expect("one journal");
-    journal
-}
-
 /// The end of what was written: the file is longer from the beginning.
-fn end_of(journal: &DirPath) -> u64 {
+fn end_of(log: &DirPath) -> u64 {
     let mut bytes = Vec::new();
     // Histories here are far shorter.
-    File::open(journal).unwrap().take(1024 * 1024).read_to_end(&mut bytes).unwrap();
+    File::open(log).unwrap().take(1024 * 1024).read_to_end(&mut bytes).unwrap();
     bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last as u64 + 1)
 }
 
-/// Copies a directory, with nothing in the journal behind a position.
-fn copy_cut(from: &DirPath, to: &DirPath, journal: &DirPath, cut: u64) {
+/// Copies a directory, with nothing in the log behind a position.
+fn copy_cut(from: &DirPath, to: &DirPath, log: &DirPath, cut: u64) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
-            copy_cut(&source, &target, journal, cut);
-        } else if source == journal {
+            copy_cut(&source, &target, log, cut);
+        } else if source == log {
             let mut written = Vec::new();
             File::open(&source).unwrap().take(cut).read_to_end(&mut written).unwrap();
             let mut file = File::create(&target).unwrap();

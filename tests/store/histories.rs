@@ -11,9 +11,9 @@ use ombak::domain::index::{Entry, IndexRange, Posting};
 use ombak::domain::key::ObjectName;
 use ombak::domain::object;
 use ombak::domain::replica::Replica;
+use ombak::store::Store;
 use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowLimits};
 use ombak::store::memory::MemoryStore;
-use ombak::store::{Store, Ticket};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -204,7 +204,7 @@ struct World {
     memory: MemoryStore,
     objects: BTreeMap<ObjectName, Known>,
     time: u64,
-    pending: Vec<Ticket>,
+    pending: Vec<Written>,
 }
 
 impl World {
@@ -229,7 +229,7 @@ impl World {
                 known.replica.forget_floors();
                 let cells = known.replica.select(&Selection::whole_object());
                 known.contexts.push(cells.all().iter().map(|cell| cell.dot).collect());
-                self.pending.push(self.memory.commit(name.clone(), delta.clone()));
+                self.memory.commit(name.clone(), delta.clone()).unwrap();
                 self.pending.push(self.store().commit(name, delta));
                 if wait {
                     self.check().await;
@@ -312,8 +312,8 @@ impl World {
     }
 
     async fn settle(&mut self) {
-        for ticket in self.pending.drain(..) {
-            ticket.durable().await.unwrap();
+        for written in std::mem::take(&mut self.pending) {
+            durable(self.store(), written).await.unwrap();
         }
     }
 

@@ -4,6 +4,8 @@ mod contract;
 mod crash_points;
 mod data_types;
 mod durability;
+mod faults;
+mod fixtures;
 mod histories;
 #[path = "../model/history.rs"]
 #[allow(dead_code, reason = "the laws use the rest")]

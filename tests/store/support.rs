@@ -16,7 +16,7 @@ use ombak::domain::index::{self, IndexRange, Posting};
 use ombak::domain::key::{BucketName, ObjectName};
 use ombak::domain::object::{Content, Link};
 use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowLimits};
-use ombak::store::{Store, StoreError, Ticket};
+use ombak::store::{Horizon, Position, Store, StoreError};
 
 pub const ACTOR: ActorId = ActorId(7);
 
@@ -139,6 +139,14 @@ pub fn context(dots: &[Dot]) -> CausalContext {
     dots.iter().copied().collect()
 }
 
+/// What a store says of a write.
+pub type Written = Result<Position, StoreError>;
+
+/// Waits until a write is durable.
+pub async fn durable(store: &dyn Store, written: Written) -> Result<(), StoreError> {
+    store.durable(written?).await
+}
+
 /// Writes to a store under dots whose times rise.
 pub struct Writer<'a> {
     pub store: &'a dyn Store,
@@ -151,8 +159,8 @@ impl<'a> Writer<'a> {
         Self { store, actor: store.actor(), time: 0 }
     }
 
-    /// Queues floors and cells of data type content. The root's presence is put with the cells.
-    pub fn send(&mut self, name: &ObjectName, floors: Vec<Floor>, keys: Vec<CellKey>) -> (Dot, Ticket) {
+    /// Writes floors and cells of data type content. The root's presence is put with the cells.
+    pub fn send(&mut self, name: &ObjectName, floors: Vec<Floor>, keys: Vec<CellKey>) -> (Dot, Written) {
         let dot = self.next();
         let root = (!keys.is_empty()).then(|| presence(&Path::root()));
         let cell = |key: CellKey| Cell { payload: payload(&key.element, dot.time), key, dot };
@@ -161,8 +169,8 @@ impl<'a> Writer<'a> {
     }
 
     pub async fn update(&mut self, name: &ObjectName, floors: Vec<Floor>, keys: Vec<CellKey>) -> Dot {
-        let (dot, ticket) = self.send(name, floors, keys);
-        ticket.durable().await.unwrap();
+        let (dot, written) = self.send(name, floors, keys);
+        durable(self.store, written).await.unwrap();
         dot
     }
 
@@ -171,7 +179,7 @@ impl<'a> Writer<'a> {
         let dot = self.next();
         let key = CellKey { path: Path::root(), element: Element::Sibling(dot.time) };
         let delta = Delta { dot, puts: vec![Cell { key, dot, payload }], floors };
-        self.store.commit(name.clone(), delta).durable().await.unwrap();
+        durable(self.store, self.store.commit(name.clone(), delta)).await.unwrap();
         dot
     }
 
@@ -182,7 +190,7 @@ impl<'a> Writer<'a> {
 }
 
 pub async fn read(store: &dyn Store, name: &ObjectName, selections: &[Selection]) -> LiveCells {
-    store.read(name, selections).await.unwrap()
+    store.read(name, selections, &Horizon::default()).await.unwrap()
 }
 
 pub async fn read_all(store: &dyn Store, name: &ObjectName) -> LiveCells {
@@ -199,7 +207,7 @@ pub async fn keys(store: &dyn Store, bucket: &BucketName, page: usize) -> Vec<By
     let mut all: Vec<Bytes> = Vec::new();
     loop {
         let after = all.last().cloned();
-        let keys = store.keys(bucket, after.as_ref(), page).await.unwrap();
+        let keys = store.keys(bucket, after.as_ref(), page, &Horizon::default()).await.unwrap();
         assert!(keys.len() <= page);
         let done = keys.len() < page;
         all.extend(keys);
@@ -213,7 +221,7 @@ pub async fn keys(store: &dyn Store, bucket: &BucketName, page: usize) -> Vec<By
 pub async fn postings(store: &dyn Store, bucket: &BucketName, range: &IndexRange, page: usize) -> Vec<Posting> {
     let mut all: Vec<Posting> = Vec::new();
     loop {
-        let found = store.postings(bucket, range, all.last(), page).await.unwrap();
+        let found = store.postings(bucket, range, all.last(), page, &Horizon::default()).await.unwrap();
         assert!(found.len() <= page);
         let done = found.len() < page;
         all.extend(found);
@@ -243,7 +251,7 @@ pub async fn buckets(store: &dyn Store, page: usize) -> Vec<Bytes> {
     let mut all: Vec<Bytes> = Vec::new();
     loop {
         let after = all.last().cloned();
-        let buckets = store.buckets(&bytes("default"), after.as_ref(), page).await.unwrap();
+        let buckets = store.buckets(&bytes("default"), after.as_ref(), page, &Horizon::default()).await.unwrap();
         assert!(buckets.len() <= page);
         let done = buckets.len() < page;
         all.extend(buckets);
@@ -278,7 +286,7 @@ async fn sweep_until(store: &EmbeddedStore, rows: u64, done: impl Fn(u64) -> boo
         if done(found) {
             return Ok(());
         }
-        store.put_record(bytes("nothing"), None).durable().await?;
+        durable(store, store.put_record(bytes("nothing"), None)).await?;
     }
     panic!("the sweep leaves {found} rows and not {rows}");
 }

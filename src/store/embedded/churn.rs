@@ -30,7 +30,7 @@ impl Churn {
     }
 
     /// Takes note of rows that are put or deleted.
-    pub(super) fn note<'a>(&mut self, keys: impl Iterator<Item = &'a Bytes>) {
+    pub(super) fn note(&mut self, keys: impl Iterator<Item = Bytes>) {
         // Headers change with every write. They are found by their key, which costs the same however many versions there are.
         for key in keys.filter(|key| layout::is_scanned(key)) {
             let hash = self.hasher.hash_one(key);
@@ -67,18 +67,18 @@ mod tests {
     #[test]
     fn rows_that_change_again_are_counted_and_new_ones_are_not() {
         let mut churn = Churn::new();
-        churn.note(keys("c", 10 * ROWS_REMEMBERED).iter());
+        churn.note(keys("c", 10 * ROWS_REMEMBERED).into_iter());
         assert!(!churn.is_due());
         let few = keys("c", 100);
         let rounds = 2 * REPLACED_MAX / few.len();
         for _ in 0..rounds {
-            churn.note(few.iter());
+            churn.note(few.iter().cloned());
         }
         assert!(churn.is_due());
         churn.forget();
         assert!(!churn.is_due());
         for _ in 0..rounds {
-            churn.note(keys("n", 100).iter());
+            churn.note(keys("n", 100).into_iter());
         }
         assert!(!churn.is_due(), "headers do not count");
     }

@@ -5,7 +5,7 @@
 //! | table | key after the first byte | row |
 //! |---|---|---|
 //! | `m` | a record's key | small named values |
-//! | `o` | `actor`, `clock` | what the store keeps for itself |
+//! | `o` | `actor`, `clock`, `position` | what the store keeps for itself |
 //! | `n` | type, bucket, key | the object's [`Header`](super::record::Header) |
 //! | `s` | object id, slot | one sibling: the header says which |
 //! | `c` | content id, path, element, actor | one cell of data type content, or a floor |
@@ -121,6 +121,11 @@ pub(super) fn record_name(key: &Bytes) -> Result<Bytes, StoreError> {
 /// The identity under which the directory's server writes.
 pub(super) fn own_actor() -> RowKey {
     RowKey::of([&[OWN], &b"actor"[..]].concat())
+}
+
+/// The position up to which the tables hold every write.
+pub(super) fn own_position() -> RowKey {
+    RowKey::of([&[OWN], &b"position"[..]].concat())
 }
 
 /// The bound of its clock.

@@ -1,13 +1,20 @@
-//! The embedded store: fjall behind one committer thread.
+//! The embedded store: a commit log in front of the engine fjall, and memory over it.
 //!
-//! Reads go to the engine directly, from a snapshot. Writes are queued; the committer turns all that wait into rows, makes
-//! them durable in one batch with one fsync, and resolves their tickets. Being the only writer it needs no locks to read
-//! what it is about to change, and what a floor ends is deleted at once or, where that is much, swept between batches.
+//! A write becomes rows in memory, where it is visible, and an entry of the log, which makes it durable. Reads see the rows in
+//! memory over those of the engine's tables, which take them up later. So a write costs one append that it shares with
+//! others, and the engine, which is never waited for, writes a row that changed a thousand times once.
 
+mod apply;
+mod batch;
+mod change;
 mod churn;
 mod commit;
 mod counts;
+mod durable;
+mod entry;
 mod layout;
+mod log;
+mod overlay;
 mod packed;
 mod record;
 mod rows;
@@ -15,36 +22,46 @@ mod scan;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{Database, KeyspaceCreateOptions};
 use thiserror::Error;
 
-use self::commit::{Committer, Work, WorkQueue};
+use self::apply::Applier;
+use self::batch::Batch;
+use self::commit::Commits;
 pub use self::counts::RowCounts;
+use self::entry::LogEntry;
+pub use self::log::{Disk, LogError, SystemDisk};
+use self::log::{Log, Recovered};
 use self::rows::Rows;
-use super::{Content, ObjectState, Store, StoreError, StoreFuture, Ticket};
+use super::{Content, Horizon, ObjectState, Position, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
 
-/// The layout of a data directory that this release writes. Others are refused.
-const FORMAT: &str = "ombak 1\n";
+/// The layout of a data directory that this release writes. Others are refused, but for the one before.
+const FORMAT: &str = "ombak 2\n";
+
+/// The layout before there was a commit log. Such a directory is one whose log is empty.
+const FORMAT_WITHOUT_LOG: &str = "ombak 1\n";
 
 /// What a new data directory may hold before it has a format: the lock, a format whose writing was cut short, and what
 /// file systems put at their root.
 const NOT_FOREIGN: [&str; 3] = ["LOCK", "FORMAT.new", "lost+found"];
 
 /// How the store is to be opened.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EmbeddedOptions {
     /// The data directory; made when it is absent.
     pub dir: PathBuf,
@@ -57,16 +74,24 @@ pub struct EmbeddedOptions {
     pub new_actor: ActorId,
     /// When objects are laid out how, and how much work a large remove may be at a time.
     pub rows: RowLimits,
-    /// What a ticket that resolves stands for.
+    /// When a write is called durable.
     pub durability: Durability,
+    /// Rows that are kept in memory until the tables have them, in bytes. Writers wait where there are more.
+    pub unapplied_size_bytes_max: usize,
+    /// The size of the commit log's files, in bytes. They are made before they are needed, and used again.
+    pub log_file_size_bytes: u64,
+    /// How the log's files are written.
+    pub log_disk: Arc<dyn Disk>,
 }
 
 /// What it takes for a write to be called durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The disk has it. No server runs with less.
+    /// The disk has it.
     #[default]
     Fsync,
+    /// The system's memory has it, and the disk not later than this after: a power failure may take what came in between.
+    Relaxed(Duration),
     /// The system's memory has it, and a power failure may take it: so that benches measure the store and not the disk.
     NoneForBenches,
 }
@@ -81,6 +106,9 @@ impl EmbeddedOptions {
             new_actor,
             rows: RowLimits::default(),
             durability: Durability::default(),
+            unapplied_size_bytes_max: 64 * 1024 * 1024,
+            log_file_size_bytes: 8 * 1024 * 1024,
+            log_disk: Arc::new(SystemDisk),
         }
     }
 }
@@ -140,6 +168,14 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Its commit log cannot be read, or none begun.
+    #[error("cannot use the data directory {}: {error}", dir.display())]
+    Log {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        error: LogError,
+    },
     /// The engine cannot open it.
     #[error("the storage engine cannot open {}: {reason}", dir.display())]
     Engine {
@@ -162,13 +198,22 @@ pub enum OpenError {
 pub struct EmbeddedStore {
     actor: ActorId,
     clock_bound: Time,
-    rows: Rows,
-    queue: WorkQueue,
-    committer: Mutex<Option<JoinHandle<()>>>,
+    commits: Arc<Commits>,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// The threads that work behind the store.
+struct Threads {
+    committer: JoinHandle<Log>,
+    /// Whether the tables hold everything durably in the end.
+    applier: JoinHandle<bool>,
 }
 
 impl EmbeddedStore {
-    /// Opens a data directory, making it when it is absent, and starts the committer.
+    /// Opens a data directory, making it when it is absent: replays what its commit log holds, and begins a new one.
+    ///
+    /// # Errors
+    /// Where the directory cannot be used, is in use, or does not hold all that was acknowledged.
     pub fn open(options: EmbeddedOptions) -> Result<Self, OpenError> {
         let dir = options.dir.clone();
         let lock = claim(&dir)?;
@@ -178,23 +223,81 @@ impl EmbeddedStore {
         let create = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_size_bytes);
         let keyspace = database.keyspace("rows", create).map_err(engine_error)?;
 
-        let rows = Rows::new(database, keyspace, options.durability, lock);
         let damaged = |error| OpenError::Damaged { dir: dir.clone(), error };
+        let log_error = |error| OpenError::Log { dir: dir.clone(), error };
+        let rows = Rows::new(database, keyspace, lock);
         let actor = rows.establish_actor(options.new_actor).map_err(damaged)?;
+        let log_dir = dir.join("log");
+        let held = rows.position_held().map_err(damaged)?;
+        let recovered = log::recover(&log_dir, held).map_err(log_error)?;
+        let position = replay(&rows, &options, recovered, held).map_err(log_error)?;
+        let log = begin_log(&log_dir, &options, position).map_err(|error| log_error(error.into()))?;
+
         let clock_bound = rows.clock_bound().map_err(damaged)?;
-        let (queue, committer) = Committer::start(rows.clone(), options.rows).map_err(damaged)?;
-        Ok(Self { actor, clock_bound, rows, queue, committer: Mutex::new(Some(committer)) })
+        let commits = Commits::new(rows, options.rows, options.unapplied_size_bytes_max, position).map_err(damaged)?;
+        let commits = Arc::new(commits);
+        let thread_error = |error: std::io::Error| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
+        let committer = thread::Builder::new().name("committer".into());
+        let (shared, durability) = (commits.clone(), options.durability);
+        let committer = committer.spawn(move || shared.run_committer(log, durability)).map_err(thread_error)?;
+        let applier = thread::Builder::new().name("applier".into());
+        let (shared, log_file_size_bytes) = (commits.clone(), options.log_file_size_bytes);
+        let applier = applier.spawn(move || Applier::new(&shared, log_file_size_bytes).run()).map_err(thread_error)?;
+        Ok(Self { actor, clock_bound, commits, threads: Mutex::new(Some(Threads { committer, applier })) })
+    }
+
+    fn rows(&self) -> &Rows {
+        &self.commits.rows
     }
 
     /// What the store has asked of its engine since it was opened.
     pub fn counts(&self) -> RowCounts {
-        self.rows.counts()
+        self.rows().counts()
     }
 
     /// The number of rows in the directory, found by a scan of them all: for inspection, not for requests.
     pub fn row_count(&self) -> Result<u64, StoreError> {
-        self.rows.count()
+        self.rows().count()
     }
+}
+
+/// Brings the tables to what the log of an earlier process holds. The last position there.
+fn replay(
+    rows: &Rows,
+    options: &EmbeddedOptions,
+    mut recovered: Recovered,
+    held: Position,
+) -> Result<Position, LogError> {
+    let mut last = held;
+    loop {
+        let entries = recovered.next()?;
+        let ended = entries.is_empty();
+        for (position, entry) in entries {
+            let mut batch = Batch::new(rows.view());
+            batch.add(&LogEntry::decode(entry)?, options.rows)?;
+            rows.write(batch.into_parts().0, position);
+            last = position;
+        }
+        if ended || rows.size_bytes_in_memory() >= options.unapplied_size_bytes_max {
+            let frozen = rows.freeze();
+            rows.apply(&frozen, last)?;
+        }
+        if ended {
+            rows.persist()?;
+            return Ok(last);
+        }
+    }
+}
+
+/// Begins a log where the tables hold what an earlier one held.
+fn begin_log(dir: &Path, options: &EmbeddedOptions, behind: Position) -> std::io::Result<Log> {
+    if dir.try_exists()? {
+        log::remove(dir)?;
+    }
+    let mut name = [0; 8];
+    getrandom::fill(&mut name).map_err(std::io::Error::other)?;
+    let name = u64::from_be_bytes(name);
+    Log::create(dir, name, options.log_file_size_bytes, behind, options.log_disk.clone())
 }
 
 /// Takes the directory for this process and checks that it is one of ours.
@@ -214,6 +317,7 @@ fn claim(dir: &Path) -> Result<File, OpenError> {
     }
     match fs::read(dir.join("FORMAT")) {
         Ok(found) if found == FORMAT.as_bytes() => Ok(lock),
+        Ok(found) if found == FORMAT_WITHOUT_LOG.as_bytes() => write_format(dir).map(|()| lock).map_err(io),
         Ok(found) => {
             let found = String::from_utf8_lossy(&found[..found.len().min(64)]).into_owned();
             Err(OpenError::Format { dir: dir.to_owned(), found })
@@ -252,14 +356,19 @@ impl Store for EmbeddedStore {
         self.clock_bound
     }
 
-    fn raise_clock_bound(&self, bound: Time) -> Ticket {
-        self.queue.push(Work::ClockBound(bound))
+    fn raise_clock_bound(&self, bound: Time) -> Result<Position, StoreError> {
+        self.commits.write(&LogEntry::ClockBound(bound))
     }
 
     // Reads are served where they are asked for: most are answered from memory, and a hand-over to another thread would
     // cost more than the read.
-    fn read<'a>(&'a self, name: &'a ObjectName, selections: &'a [Selection]) -> StoreFuture<'a, LiveCells> {
-        Box::pin(async move { self.rows.read(name, selections) })
+    fn read<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        selections: &'a [Selection],
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, LiveCells> {
+        Box::pin(async move { self.rows().read(name, selections, horizon) })
     }
 
     fn open_content<'a>(
@@ -267,16 +376,34 @@ impl Store for EmbeddedStore {
         name: &'a ObjectName,
         path: DomainPath,
         from: Option<CellKey>,
+        horizon: &'a Horizon,
     ) -> StoreFuture<'a, Content> {
-        Box::pin(async move { self.rows.open_content(name, path, from) })
+        Box::pin(async move { self.rows().open_content(name, path, from, horizon) })
     }
 
-    fn inspect<'a>(&'a self, name: &'a ObjectName) -> StoreFuture<'a, ObjectState> {
-        Box::pin(async move { self.rows.inspect(name) })
+    fn inspect<'a>(&'a self, name: &'a ObjectName, horizon: &'a Horizon) -> StoreFuture<'a, ObjectState> {
+        Box::pin(async move { self.rows().inspect(name, horizon) })
     }
 
-    fn commit(&self, name: ObjectName, delta: Delta) -> Ticket {
-        self.queue.push(Work::Delta(name, delta))
+    fn room(&self) -> Option<StoreFuture<'_, ()>> {
+        let wait = async || {
+            self.commits.wait_for_room().await;
+            Ok(())
+        };
+        (!self.commits.has_room()).then(|| Box::pin(wait()) as StoreFuture<'_, ()>)
+    }
+
+    fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError> {
+        self.commits.write(&LogEntry::Delta(name, delta))
+    }
+
+    fn is_durable(&self, position: Position) -> bool {
+        self.commits.durable.is_reached(position)
+    }
+
+    fn durable(&self, position: Position) -> StoreFuture<'static, ()> {
+        let told = self.commits.durable.wait(position);
+        Box::pin(async move { told.await.unwrap_or(Err(StoreError::Closed)) })
     }
 
     fn keys<'a>(
@@ -284,9 +411,10 @@ impl Store for EmbeddedStore {
         bucket: &'a BucketName,
         after: Option<&'a Bytes>,
         limit: usize,
+        horizon: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Bytes>> {
-        let (rows, bucket, after) = (self.rows.clone(), bucket.clone(), after.cloned());
-        blocking(move || rows.keys(&bucket, after, limit))
+        let (rows, bucket, after) = (self.rows().clone(), bucket.clone(), after.cloned());
+        blocking(horizon, move |horizon| rows.keys(&bucket, after, limit, horizon))
     }
 
     fn buckets<'a>(
@@ -294,9 +422,10 @@ impl Store for EmbeddedStore {
         bucket_type: &'a Bytes,
         after: Option<&'a Bytes>,
         limit: usize,
+        horizon: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Bytes>> {
-        let (rows, bucket_type, after) = (self.rows.clone(), bucket_type.clone(), after.cloned());
-        blocking(move || rows.buckets(&bucket_type, after, limit))
+        let (rows, bucket_type, after) = (self.rows().clone(), bucket_type.clone(), after.cloned());
+        blocking(horizon, move |horizon| rows.buckets(&bucket_type, after, limit, horizon))
     }
 
     fn postings<'a>(
@@ -305,27 +434,33 @@ impl Store for EmbeddedStore {
         range: &'a IndexRange,
         after: Option<&'a Posting>,
         limit: usize,
+        horizon: &'a Horizon,
     ) -> StoreFuture<'a, Vec<Posting>> {
-        let (rows, bucket, range, after) = (self.rows.clone(), bucket.clone(), range.clone(), after.cloned());
-        blocking(move || rows.postings(&bucket, &range, after.as_ref(), limit))
+        let (rows, bucket, range, after) = (self.rows().clone(), bucket.clone(), range.clone(), after.cloned());
+        blocking(horizon, move |horizon| rows.postings(&bucket, &range, after.as_ref(), limit, horizon))
     }
 
     fn records(&self) -> StoreFuture<'_, Vec<(Bytes, Bytes)>> {
-        let rows = self.rows.clone();
-        blocking(move || rows.records())
+        Box::pin(async move { self.rows().records() })
     }
 
-    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Ticket {
-        self.queue.push(Work::Record(key, value))
+    fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Result<Position, StoreError> {
+        self.commits.write(&LogEntry::Record(key, value))
     }
 
     fn close(&self) {
-        self.queue.close();
-        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(committer) = committer
-            && committer.join().is_err()
-        {
-            tracing::error!("the committer thread panicked");
+        self.commits.close();
+        let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let (log, held) = (threads.committer.join(), threads.applier.join());
+        match (log, held) {
+            (Ok(log), Ok(true)) => {
+                // Left behind it would do no harm.
+                if let Err(error) = log.remove() {
+                    tracing::warn!(%error, "the commit log could not be removed");
+                }
+            }
+            (Ok(_), Ok(false)) => tracing::error!("the store closes after a failure: the next start replays its log"),
+            _ => tracing::error!("a thread of the store panicked"),
         }
     }
 }
@@ -337,10 +472,19 @@ impl Drop for EmbeddedStore {
 }
 
 /// Scans may run long, so they get a thread of their own.
-fn blocking<T: Send + 'static>(
-    scan: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> StoreFuture<'static, T> {
-    Box::pin(async move { tokio::task::spawn_blocking(scan).await.unwrap_or(Err(StoreError::Closed)) })
+fn blocking<'a, T: Send + 'static>(
+    horizon: &'a Horizon,
+    scan: impl FnOnce(&Horizon) -> Result<T, StoreError> + Send + 'static,
+) -> StoreFuture<'a, T> {
+    Box::pin(async move {
+        let scanned = tokio::task::spawn_blocking(move || {
+            let seen = Horizon::default();
+            (scan(&seen), seen.position())
+        });
+        let (result, seen) = scanned.await.map_err(|_| StoreError::Closed)?;
+        horizon.raise(seen);
+        result
+    })
 }
 
 fn engine_error(error: fjall::Error) -> StoreError {

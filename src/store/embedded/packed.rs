@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::layout::RowId;
-use super::rows::{Range, View, Visitor};
+use super::view::{Range, View, Visitor};
 use crate::store::StoreError;
 
 /// The table and the id that the keys of spread rows begin with. Packed rows leave out the id, which the header knows.

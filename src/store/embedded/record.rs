@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::layout::{self, RowId, RowKey};
 use super::packed::PackedRows;
-use super::rows::View;
+use super::view::View;
 use crate::domain::cell::{Cell, CounterShare, Element, Payload, RegisterValue};
 use crate::domain::datatype::hll::{Form, Registers};
 use crate::domain::dot::{ActorId, Dot, Time};
@@ -245,44 +245,64 @@ const HLL_DENSE: u8 = 2;
 
 /// A cell's value: its time, then its payload.
 pub(super) fn encode_cell(key: Option<&RowKey>, cell: &Cell) -> Bytes {
-    match &cell.payload {
-        Payload::Mark => {
-            let mut out = begin(key, 8);
-            out.put_u64(cell.dot.time.0);
-            out.freeze()
+    let payload = PayloadEncoder::new(&cell.payload);
+    let mut out = begin(key, 8 + payload.size_bytes());
+    out.put_u64(cell.dot.time.0);
+    payload.encode(&mut out);
+    out.freeze()
+}
+
+/// A payload that is about to be written.
+pub(super) struct PayloadEncoder<'a> {
+    payload: &'a Payload,
+    /// What a plain value is written as.
+    content: Option<ContentRecord>,
+}
+
+impl<'a> PayloadEncoder<'a> {
+    pub(super) fn new(payload: &'a Payload) -> Self {
+        let content = match payload {
+            Payload::Content(content) => Some(ContentRecord::from(content)),
+            _ => None,
+        };
+        Self { payload, content }
+    }
+
+    pub(super) fn size_bytes(&self) -> usize {
+        match self.payload {
+            Payload::Mark => 0,
+            Payload::Counter(_) => 32,
+            Payload::Register(register) => 8 + register.value.len(),
+            Payload::Hll(registers) => 2 + registers.packed().len(),
+            Payload::Content(_) => 1 + self.content.as_ref().map_or(0, ContentRecord::encoded_len),
         }
-        Payload::Counter(share) => {
-            let mut out = begin(key, 40);
-            out.put_u64(cell.dot.time.0);
-            out.put_u128(share.incremented);
-            out.put_u128(share.decremented);
-            out.freeze()
-        }
-        Payload::Register(register) => {
-            let mut out = begin(key, 16 + register.value.len());
-            out.put_u64(cell.dot.time.0);
-            out.put_u64(register.assigned.0);
-            out.put_slice(&register.value);
-            out.freeze()
-        }
-        Payload::Hll(registers) => {
-            let mut out = begin(key, 10 + registers.packed().len());
-            out.put_u64(cell.dot.time.0);
-            out.put_u8(match registers.form() {
-                Form::Sparse => HLL_SPARSE,
-                Form::Dense => HLL_DENSE,
-            });
-            out.put_u8(registers.precision());
-            out.put_slice(registers.packed());
-            out.freeze()
-        }
-        Payload::Content(content) => {
-            let record = ContentRecord::from(content);
-            let mut out = begin(key, 9 + record.encoded_len());
-            out.put_u64(cell.dot.time.0);
-            out.put_u8(u8::from(content.deleted));
-            record.encode(&mut out).expect("a growable buffer takes every record");
-            out.freeze()
+    }
+
+    pub(super) fn encode(&self, out: &mut impl BufMut) {
+        match self.payload {
+            Payload::Mark => {}
+            Payload::Counter(share) => {
+                out.put_u128(share.incremented);
+                out.put_u128(share.decremented);
+            }
+            Payload::Register(register) => {
+                out.put_u64(register.assigned.0);
+                out.put_slice(&register.value);
+            }
+            Payload::Hll(registers) => {
+                out.put_u8(match registers.form() {
+                    Form::Sparse => HLL_SPARSE,
+                    Form::Dense => HLL_DENSE,
+                });
+                out.put_u8(registers.precision());
+                out.put_slice(registers.packed());
+            }
+            Payload::Content(content) => {
+                out.put_u8(u8::from(content.deleted));
+                if let Some(record) = &self.content {
+                    record.encode(out).expect("a growable buffer takes every record");
+                }
+            }
         }
     }
 }

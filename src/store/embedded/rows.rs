@@ -1,181 +1,154 @@
 //! Reading rows: an object's live cells, names in order, records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
+use fjall::{Database, Keyspace, PersistMode, Snapshot};
 
+use super::batch::ChangedRows;
 use super::counts::{Counters, RowCounts};
+use super::engine_error;
 use super::layout::{self, RowId, RowKey};
+use super::overlay::{Moment, Overlay};
 use super::record::{self, Header, SiblingEntry};
 use super::scan::LiveScan;
-use super::{Durability, engine_error};
+use super::view::{Layers, Range, RowsView, StoredRows, Tables, View};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::domain::object;
-use crate::store::{Content, Layout, ObjectState, StoreError};
+use crate::store::{Content, Horizon, Layout, ObjectState, Position, StoreError};
 
-/// The engine's one key space. All that is read and written passes here, and is counted.
+/// The rows of a directory: the engine's one key space, and what is written over it in memory. All that is read and written
+/// passes here, and is counted.
 #[derive(Clone)]
-pub(super) struct Rows {
-    pub(super) database: Database,
-    pub(super) keyspace: Keyspace,
-    durability: Durability,
-    counters: Arc<Counters>,
+pub(super) struct Rows(Arc<Inner>);
+
+struct Inner {
+    database: Database,
+    tables: Arc<Tables>,
+    layers: RwLock<Arc<Layers>>,
+    /// The last moment whose rows are all in the layers.
+    visible: AtomicU64,
     // With the rows, so that a scan which outlives the store keeps the directory too.
-    _lock: Arc<File>,
-}
-
-/// When a write is to be on disk.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Sync {
-    /// Before the call returns.
-    Now,
-    /// With whatever is written next.
-    Later,
-}
-
-/// Rows as one moment shows them.
-pub(super) trait View {
-    /// One row's value.
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
-
-    /// Visits the rows of a range in order until the visitor breaks.
-    fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError>;
-}
-
-pub(super) type Visitor<'a> = dyn FnMut(Bytes, Bytes) -> Result<ControlFlow<()>, StoreError> + 'a;
-
-/// A range of row keys.
-pub(super) struct Range {
-    pub(super) start: Bound<Vec<u8>>,
-    pub(super) end: Bound<Vec<u8>>,
-}
-
-impl Range {
-    /// Everything that begins with the prefix.
-    pub(super) fn prefix(prefix: &[u8]) -> Self {
-        let end = layout::prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded);
-        Self { start: Bound::Included(prefix.to_vec()), end }
-    }
-
-    /// What of the range lies behind a key.
-    pub(super) fn after(self, key: &[u8]) -> Self {
-        Self { start: Bound::Excluded(key.to_vec()), ..self }
-    }
-}
-
-/// The engine's own rows at one moment.
-struct SnapshotView<'a> {
-    snapshot: Snapshot,
-    rows: &'a Rows,
-}
-
-impl SnapshotView<'_> {
-    fn iter(&self, range: Range) -> StoredRows {
-        let rows = self.snapshot.range(&self.rows.keyspace, (range.start, range.end));
-        StoredRows { rows, counters: self.rows.counters.clone() }
-    }
-}
-
-/// Rows of a range, as one moment shows them for as long as this lives.
-pub(super) struct StoredRows {
-    rows: fjall::Iter,
-    counters: Arc<Counters>,
-}
-
-impl StoredRows {
-    pub(super) fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, StoreError> {
-        let Some(row) = self.rows.next() else { return Ok(None) };
-        self.counters.note_scanned();
-        let (key, value) = row.into_inner().map_err(engine_error)?;
-        Ok(Some((Bytes::from(key), Bytes::from(value))))
-    }
-}
-
-impl View for SnapshotView<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.rows.counters.note_read();
-        let value = self.snapshot.get(&self.rows.keyspace, key).map_err(engine_error)?;
-        Ok(value.map(Bytes::from))
-    }
-
-    fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        let mut rows = self.iter(range);
-        while let Some((key, value)) = rows.next()? {
-            if visit(key, value)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
+    _lock: File,
 }
 
 impl Rows {
-    pub(super) fn new(database: Database, keyspace: Keyspace, durability: Durability, lock: File) -> Self {
-        Self { database, keyspace, durability, counters: Arc::default(), _lock: Arc::new(lock) }
+    pub(super) fn new(database: Database, keyspace: Keyspace, lock: File) -> Self {
+        let tables = Arc::new(Tables { keyspace, counters: Counters::default() });
+        let stored = database.snapshot();
+        let layers = Layers { tables: tables.clone(), active: Arc::default(), frozen: None, stored };
+        Self(Arc::new(Inner {
+            database,
+            tables,
+            layers: RwLock::new(Arc::new(layers)),
+            visible: AtomicU64::new(0),
+            _lock: lock,
+        }))
+    }
+
+    fn layers(&self) -> Arc<Layers> {
+        self.0.layers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_layers(&self, active: Arc<Overlay>, frozen: Option<Arc<Overlay>>, stored: Snapshot) {
+        let layers = Arc::new(Layers { tables: self.0.tables.clone(), active, frozen, stored });
+        *self.0.layers.write().unwrap_or_else(PoisonError::into_inner) = layers;
+    }
+
+    /// The rows as they are now.
+    pub(super) fn view(&self) -> RowsView {
+        // The layers first: they show all moments up to the last that was written to them.
+        let layers = self.layers();
+        RowsView::new(layers, Moment(self.0.visible.load(Ordering::Acquire)))
+    }
+
+    pub(super) fn counts(&self) -> RowCounts {
+        self.0.tables.counters.get()
+    }
+
+    /// Writes rows to memory, where they are visible together. They are durable when the write at the position is. For the
+    /// one writer, whose positions never fall.
+    pub(super) fn write(&self, changed: ChangedRows, position: Position) {
+        let layers = self.layers();
+        let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
+        for (key, value) in changed {
+            match &value {
+                Some(value) => self.0.tables.counters.note_put(key.len() + value.len()),
+                None => self.0.tables.counters.note_deleted(),
+            }
+            layers.active.write(key, value, moment, position);
+        }
+        self.0.visible.store(moment.0, Ordering::Release);
+    }
+
+    /// What is in memory alone, in bytes, nearly.
+    pub(super) fn size_bytes_in_memory(&self) -> usize {
+        let layers = self.layers();
+        layers.active.size_bytes() + layers.frozen.as_ref().map_or(0, |frozen| frozen.size_bytes())
+    }
+
+    /// What was written since the last freeze.
+    pub(super) fn active(&self) -> Arc<Overlay> {
+        self.layers().active.clone()
+    }
+
+    /// Begins a new overlay for what is written from now on. For the one writer, while nothing is frozen.
+    pub(super) fn freeze(&self) -> Arc<Overlay> {
+        let layers = self.layers();
+        let frozen = layers.active.clone();
+        let stored = layers.stored.clone();
+        self.set_layers(Arc::default(), Some(frozen.clone()), stored);
+        frozen
+    }
+
+    /// Writes what is frozen to the tables, with the position up to which they then hold everything, and lets it go. A crash
+    /// may take it from them again, whole, until they are persisted.
+    pub(super) fn apply(&self, frozen: &Overlay, position: Position) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let mut batch = inner.database.batch().durability(None);
+        for (key, value) in frozen.last_versions() {
+            match value {
+                Some(value) => batch.insert(&inner.tables.keyspace, key, value),
+                None => batch.remove(&inner.tables.keyspace, key),
+            }
+        }
+        let held = layout::own_position();
+        let value = record::encode_time(&held, Time(position.0));
+        batch.insert(&inner.tables.keyspace, held.row, value);
+        batch.commit().map_err(engine_error)?;
+        self.set_layers(self.active(), None, inner.database.snapshot());
+        Ok(())
+    }
+
+    /// Makes durable what the tables hold.
+    pub(super) fn persist(&self) -> Result<(), StoreError> {
+        self.0.database.persist(PersistMode::SyncAll).map_err(engine_error)
     }
 
     /// Has the engine write its table of new rows to disk in the background before it is full, and begin a new one. Not
     /// while another waits to be written: several would hold up all writes.
     pub(super) fn write_table_early(&self) -> bool {
-        if self.keyspace.sealed_memtable_count() > 0 {
+        if self.0.tables.keyspace.sealed_memtable_count() > 0 {
             return false;
         }
         // After an error nothing is lost: the table is written when it is full.
-        if let Err(error) = self.keyspace.rotate_memtable() {
+        if let Err(error) = self.0.tables.keyspace.rotate_memtable() {
             tracing::warn!(%error, "the engine did not write its new rows early");
         }
         true
     }
 
-    fn view(&self) -> SnapshotView<'_> {
-        SnapshotView { snapshot: self.database.snapshot(), rows: self }
-    }
-
-    pub(super) fn counts(&self) -> RowCounts {
-        self.counters.get()
-    }
-
-    /// A row as it is now: for the committer, beside which nothing changes.
-    pub(super) fn current(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.counters.note_read();
-        let value = self.keyspace.get(key).map_err(engine_error)?;
-        Ok(value.map(Bytes::from))
-    }
-
-    /// The rows of a range as they are now.
-    pub(super) fn current_range(&self, range: Range) -> StoredRows {
-        StoredRows { rows: self.keyspace.range((range.start, range.end)), counters: self.counters.clone() }
-    }
-
-    /// Writes rows together: values are put, absent ones deleted. Without a sync a crash may lose them, whole, with what
-    /// is written after them.
-    pub(super) fn write(&self, changed: BTreeMap<Bytes, Option<Bytes>>, sync: Sync) -> Result<(), StoreError> {
-        let mode = match (sync, self.durability) {
-            (Sync::Now, Durability::Fsync) => Some(PersistMode::SyncData),
-            (Sync::Later, _) | (_, Durability::NoneForBenches) => None,
-        };
-        let mut batch = self.database.batch().durability(mode);
-        for (key, value) in changed {
-            match value {
-                Some(value) => {
-                    self.counters.note_put(key.len() + value.len());
-                    batch.insert(&self.keyspace, key, value);
-                }
-                None => {
-                    self.counters.note_deleted();
-                    batch.remove(&self.keyspace, key);
-                }
-            }
-        }
-        batch.commit().map_err(engine_error)
+    /// The position up to which the tables hold everything; before the first in a new directory.
+    pub(super) fn position_held(&self) -> Result<Position, StoreError> {
+        Ok(Position(time_at(&self.view(), &layout::own_position())?.unwrap_or_default().0))
     }
 
     /// The directory's actor: the one it has, or `new_actor` from now on.
@@ -185,8 +158,9 @@ impl Rows {
             return Ok(ActorId(actor.0));
         }
         let value = record::encode_time(&key, Time(new_actor.0));
-        self.keyspace.insert(key.row, value).map_err(engine_error)?;
-        self.database.persist(PersistMode::SyncAll).map_err(engine_error)?;
+        self.0.tables.keyspace.insert(key.row, value).map_err(engine_error)?;
+        self.persist()?;
+        self.set_layers(self.active(), None, self.0.database.snapshot());
         Ok(new_actor)
     }
 
@@ -197,9 +171,9 @@ impl Rows {
 
     pub(super) fn count(&self) -> Result<u64, StoreError> {
         let mut count = 0;
-        let everything = Range { start: Bound::Unbounded, end: Bound::Unbounded };
-        self.view().scan(everything, &mut |_, _| {
-            count += 1;
+        self.view().scan(Range::all(), &mut |row, _| {
+            // What the tables say of themselves is no row of anybody's.
+            count += u64::from(row != layout::own_position().row);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(count)
@@ -215,12 +189,28 @@ impl Rows {
         Ok(records)
     }
 
-    pub(super) fn read(&self, name: &ObjectName, selections: &[Selection]) -> Result<LiveCells, StoreError> {
+    /// Reads, and takes in what was seen, also where it led to an error.
+    fn seen_by<T>(
+        &self,
+        horizon: &Horizon,
+        read: impl FnOnce(&RowsView) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let view = self.view();
-        match header(&view, &layout::name(name))? {
-            Some(header) => live_cells(&view, &header, selections, |range| view.iter(range)),
+        let result = read(&view);
+        horizon.raise(view.seen());
+        result
+    }
+
+    pub(super) fn read(
+        &self,
+        name: &ObjectName,
+        selections: &[Selection],
+        horizon: &Horizon,
+    ) -> Result<LiveCells, StoreError> {
+        self.seen_by(horizon, |view| match header(view, &layout::name(name))? {
+            Some(header) => live_cells(view, &header, selections, |range| view.iter(range)),
             None => Ok(LiveCells::default()),
-        }
+        })
     }
 
     /// Opens an object's content at or under a path, and shows its values as of the same moment.
@@ -229,22 +219,25 @@ impl Rows {
         name: &ObjectName,
         path: Path,
         from: Option<CellKey>,
+        horizon: &Horizon,
     ) -> Result<Content, StoreError> {
-        let view = self.view();
-        let name = layout::name(name);
-        let header = header(&view, &name)?.unwrap_or_else(|| Header::new(RowId([0; 16])));
-        let stored = |range| view.iter(range);
-        let values = live_cells(&view, &header, &Selection::values(), stored)?;
-        let pages = LiveScan::new(&view, &header, path, from, stored)?;
-        Ok(Content { values, pages: Box::new(pages) })
+        self.seen_by(horizon, |view| {
+            let header = header(view, &layout::name(name))?.unwrap_or_else(|| Header::new(RowId([0; 16])));
+            let stored = |range| view.iter(range);
+            let values = live_cells(view, &header, &Selection::values(), stored)?;
+            // Every write to the object changes its header, so whoever has seen that has seen all there is.
+            let pages = LiveScan::new(view, &header, path, from, stored)?;
+            Ok(Content { values, pages: Box::new(pages) })
+        })
     }
 
-    pub(super) fn inspect(&self, name: &ObjectName) -> Result<ObjectState, StoreError> {
-        let view = self.view();
-        let header = header(&view, &layout::name(name))?.unwrap_or_else(|| Header::new(RowId([0; 16])));
-        let values = live_cells(&view, &header, &Selection::values(), |range| view.iter(range))?;
-        let layout = if header.packed.is_some() { Layout::Packed } else { Layout::Spread };
-        Ok(ObjectState { values, layout, floors: header.floors })
+    pub(super) fn inspect(&self, name: &ObjectName, horizon: &Horizon) -> Result<ObjectState, StoreError> {
+        self.seen_by(horizon, |view| {
+            let header = header(view, &layout::name(name))?.unwrap_or_else(|| Header::new(RowId([0; 16])));
+            let values = live_cells(view, &header, &Selection::values(), |range| view.iter(range))?;
+            let layout = if header.packed.is_some() { Layout::Packed } else { Layout::Spread };
+            Ok(ObjectState { values, layout, floors: header.floors })
+        })
     }
 
     pub(super) fn keys(
@@ -252,6 +245,7 @@ impl Rows {
         bucket: &BucketName,
         after: Option<Bytes>,
         limit: usize,
+        horizon: &Horizon,
     ) -> Result<Vec<Bytes>, StoreError> {
         let prefix = layout::bucket(bucket);
         let mut range = Range::prefix(layout::scan_prefix(&prefix));
@@ -262,11 +256,13 @@ impl Rows {
         if limit == 0 {
             return Ok(keys);
         }
-        self.visit_listed(&self.view(), range, &mut |name| {
-            if name.bucket == *bucket {
-                keys.push(name.key);
-            }
-            keys.len() >= limit
+        self.seen_by(horizon, |view| {
+            visit_listed(view, range, &mut |name| {
+                if name.bucket == *bucket {
+                    keys.push(name.key);
+                }
+                keys.len() >= limit
+            })
         })?;
         Ok(keys)
     }
@@ -278,6 +274,7 @@ impl Rows {
         range: &IndexRange,
         after: Option<&Posting>,
         limit: usize,
+        horizon: &Horizon,
     ) -> Result<Vec<Posting>, StoreError> {
         let mut found = Ordered::new(limit);
         let Some(bounds) = PostingBounds::new(bucket, range, after) else { return Ok(Vec::new()) };
@@ -285,7 +282,7 @@ impl Rows {
             return Ok(Vec::new());
         }
         let kind = range.term_kind();
-        self.view().scan(bounds.rows, &mut |row, value| {
+        let mut visit = |row: Bytes, value| {
             if !found.takes(&row) {
                 return Ok(ControlFlow::Break(()));
             }
@@ -301,89 +298,84 @@ impl Rows {
                 found.add(&row, posting);
             }
             Ok(if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+        };
+        self.seen_by(horizon, |view| view.scan(bounds.rows, &mut visit))?;
         Ok(found.into_items())
     }
 
-    /// Finds each bucket's first listed key and then jumps behind the bucket, so that the cost follows the number of buckets.
     pub(super) fn buckets(
         &self,
         bucket_type: &Bytes,
         after: Option<Bytes>,
         limit: usize,
+        horizon: &Horizon,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let view = self.view();
-        let type_prefix = layout::bucket_type(bucket_type);
-        let type_end = layout::prefix_end(layout::scan_prefix(&type_prefix));
-        let prefix_of =
-            |bucket: &Bytes| layout::bucket(&BucketName { bucket_type: bucket_type.clone(), bucket: bucket.clone() });
-        let is_cut = |prefix: &[u8]| layout::scan_prefix(prefix).len() < prefix.len();
-        let mut start = match &after {
-            None => Some(layout::scan_prefix(&type_prefix).to_vec()),
-            Some(bucket) => {
-                let prefix = prefix_of(bucket);
-                let group = layout::scan_prefix(&prefix);
-                // Buckets that share a cut prefix are looked at together, so the group may hold more of them.
-                if is_cut(&prefix) { Some(group.to_vec()) } else { layout::prefix_end(group) }
-            }
-        };
-        let mut buckets = Vec::new();
-        while let Some(from) = start.take()
-            && buckets.len() < limit
-        {
-            let end = type_end.clone().map_or(Bound::Unbounded, Bound::Excluded);
-            let mut found = None;
-            self.visit_listed(&view, Range { start: Bound::Included(from), end }, &mut |name| {
-                let inside = name.bucket.bucket_type == *bucket_type;
-                found = inside.then_some(name.bucket.bucket);
-                inside
-            })?;
-            let Some(bucket) = found else { break };
-            let prefix = prefix_of(&bucket);
+        self.seen_by(horizon, |view| buckets(view, bucket_type, after, limit))
+    }
+}
+
+/// Finds each bucket's first listed key and then jumps behind the bucket, so that the cost follows the number of buckets.
+fn buckets(view: &RowsView, bucket_type: &Bytes, after: Option<Bytes>, limit: usize) -> Result<Vec<Bytes>, StoreError> {
+    let type_prefix = layout::bucket_type(bucket_type);
+    let type_end = layout::prefix_end(layout::scan_prefix(&type_prefix));
+    let prefix_of =
+        |bucket: &Bytes| layout::bucket(&BucketName { bucket_type: bucket_type.clone(), bucket: bucket.clone() });
+    let is_cut = |prefix: &[u8]| layout::scan_prefix(prefix).len() < prefix.len();
+    let mut start = match &after {
+        None => Some(layout::scan_prefix(&type_prefix).to_vec()),
+        Some(bucket) => {
+            let prefix = prefix_of(bucket);
             let group = layout::scan_prefix(&prefix);
-            if is_cut(&prefix) {
-                let names = self.buckets_of_group(&view, bucket_type, group)?;
-                buckets.extend(names.into_iter().filter(|name| after.as_ref().is_none_or(|after| name > after)));
-            } else {
-                buckets.push(bucket);
-            }
-            start = layout::prefix_end(group);
+            // Buckets that share a cut prefix are looked at together, so the group may hold more of them.
+            if is_cut(&prefix) { Some(group.to_vec()) } else { layout::prefix_end(group) }
         }
-        buckets.truncate(limit);
-        Ok(buckets)
-    }
-
-    /// The buckets whose names' rows share a cut prefix. The rows lie in the order of their hashes, so only all of them
-    /// together say which buckets there are.
-    fn buckets_of_group(
-        &self,
-        view: &dyn View,
-        bucket_type: &Bytes,
-        group: &[u8],
-    ) -> Result<BTreeSet<Bytes>, StoreError> {
-        let mut buckets = BTreeSet::new();
-        self.visit_listed(view, Range::prefix(group), &mut |name| {
-            if name.bucket.bucket_type == *bucket_type {
-                buckets.insert(name.bucket.bucket);
-            }
-            false
+    };
+    let mut buckets = Vec::new();
+    while let Some(from) = start.take()
+        && buckets.len() < limit
+    {
+        let end = type_end.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found = None;
+        visit_listed(view, Range { start: Bound::Included(from), end }, &mut |name| {
+            let inside = name.bucket.bucket_type == *bucket_type;
+            found = inside.then_some(name.bucket.bucket);
+            inside
         })?;
-        Ok(buckets)
+        let Some(bucket) = found else { break };
+        let prefix = prefix_of(&bucket);
+        let group = layout::scan_prefix(&prefix);
+        if is_cut(&prefix) {
+            let names = buckets_of_group(view, bucket_type, group)?;
+            buckets.extend(names.into_iter().filter(|name| after.as_ref().is_none_or(|after| name > after)));
+        } else {
+            buckets.push(bucket);
+        }
+        start = layout::prefix_end(group);
     }
+    buckets.truncate(limit);
+    Ok(buckets)
+}
 
-    /// Visits the names of listed objects until the visitor says that it has enough.
-    fn visit_listed(
-        &self,
-        view: &dyn View,
-        range: Range,
-        enough: &mut dyn FnMut(ObjectName) -> bool,
-    ) -> Result<(), StoreError> {
-        view.scan(range, &mut |row, value| {
-            let (key, value) = record::open(&row, value)?;
-            let done = Header::decode(value)?.is_listed() && enough(layout::parse_name(&key)?);
-            Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
-    }
+/// The buckets whose names' rows share a cut prefix. The rows lie in the order of their hashes, so only all of them
+/// together say which buckets there are.
+fn buckets_of_group(view: &dyn View, bucket_type: &Bytes, group: &[u8]) -> Result<BTreeSet<Bytes>, StoreError> {
+    let mut buckets = BTreeSet::new();
+    visit_listed(view, Range::prefix(group), &mut |name| {
+        if name.bucket.bucket_type == *bucket_type {
+            buckets.insert(name.bucket.bucket);
+        }
+        false
+    })?;
+    Ok(buckets)
+}
+
+/// Visits the names of listed objects until the visitor says that it has enough.
+fn visit_listed(view: &dyn View, range: Range, enough: &mut dyn FnMut(ObjectName) -> bool) -> Result<(), StoreError> {
+    view.scan(range, &mut |row, value| {
+        let (key, value) = record::open(&row, value)?;
+        let done = Header::decode(value)?.is_listed() && enough(layout::parse_name(&key)?);
+        Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })
 }
 
 /// Where the rows of a range of postings lie. Rows of cut keys stand for all that share what they were cut to, so the

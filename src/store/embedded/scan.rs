@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::layout::{self, CellRow, KEY_BYTES_MAX};
 use super::record::{self, Header};
-use super::rows::{Range, StoredRows, View, floor_at, floors_above};
+use super::rows::{floor_at, floors_above};
+use super::view::{Range, StoredRows, View};
 use crate::domain::cell::{Cell, CellKey, Floor, FloorTarget, Path};
 use crate::domain::dot::Dot;
 use crate::store::{CellPages, StoreError, StoreFuture};
@@ -34,7 +35,7 @@ pub(super) enum Rows {
     /// A packed object's own.
     Packed(std::vec::IntoIter<(Bytes, Bytes)>),
     /// The engine's, of a snapshot that lives as long as this.
-    Stored(StoredRows),
+    Stored(Box<StoredRows>),
     /// There is no content.
     None,
 }
@@ -76,7 +77,7 @@ impl LiveScan {
         }
         let rows = match &header.packed {
             Some(packed) => Rows::Packed(packed.range(&range).into_iter()),
-            None => Rows::Stored(stored(range)),
+            None => Rows::Stored(Box::new(stored(range))),
         };
         Ok(Self { rows, path, from, floors, ahead, group })
     }

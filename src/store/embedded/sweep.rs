@@ -9,10 +9,11 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::RowLimits;
-use super::commit::Batch;
+use super::batch::Batch;
 use super::layout::{self, CellRow, RowId, RowKey};
 use super::record;
-use super::rows::{self, Range, Rows, View};
+use super::rows::{self, Rows};
+use super::view::{Range, View};
 use crate::domain::cell::Path;
 use crate::domain::context::CausalContext;
 use crate::domain::dot::Dot;
@@ -62,7 +63,7 @@ impl Sweeper {
     /// Takes up what an earlier run of the server left.
     pub(super) fn load(rows: &Rows, limits: RowLimits) -> Result<Self, StoreError> {
         let mut waiting = VecDeque::new();
-        Batch::new(rows).scan(Range::prefix(layout::queues()), &mut |row, value| {
+        rows.view().scan(Range::prefix(layout::queues()), &mut |row, value| {
             waiting.push_back((row, value));
             Ok(ControlFlow::Continue(()))
         })?;
@@ -80,7 +81,7 @@ impl Sweeper {
     }
 
     /// Does a bounded piece of the work that waits. After an error that work is given up until it is loaded again.
-    pub(super) fn step(&mut self, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+    pub(super) fn step(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
         let mut sweep = match self.current.take() {
             Some(sweep) => sweep,
             None => match self.waiting.pop_front() {
@@ -105,7 +106,7 @@ impl Sweep {
     }
 
     /// Whether the sweep is done.
-    fn step(&mut self, batch: &mut Batch<'_>, rows_max: usize) -> Result<bool, StoreError> {
+    fn step(&mut self, batch: &mut Batch, rows_max: usize) -> Result<bool, StoreError> {
         let header = rows::header(batch, &self.name)?.filter(|header| header.content == Some(self.content));
         let mut floor_rows = Vec::new();
         let ended = match &header {
@@ -140,7 +141,7 @@ impl Sweep {
     }
 
     /// Deletes what has ended of the next rows under the path. Whether it has reached the end.
-    fn delete_rows(&mut self, batch: &mut Batch<'_>, ended: &Ended, rows_max: usize) -> Result<bool, StoreError> {
+    fn delete_rows(&mut self, batch: &mut Batch, ended: &Ended, rows_max: usize) -> Result<bool, StoreError> {
         let prefix = layout::subtree(self.content, &self.path);
         let mut range = Range::prefix(layout::scan_prefix(&prefix));
         if let Some(behind) = &self.behind {

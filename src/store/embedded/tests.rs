@@ -1,20 +1,21 @@
-//! The committer step by step, without its thread: what happens between two steps of a sweep, and beside damaged rows.
+//! Writes and sweeps step by step, without threads: what happens between two steps of a sweep, and beside damaged rows.
 
-use std::sync::mpsc::{self, Sender};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fjall::KeyspaceCreateOptions;
 use tempfile::TempDir;
 
-use super::commit::{Committer, Waiting, Work};
+use super::commit::Commits;
+use super::entry::LogEntry;
 use super::rows::Rows;
-use super::{Durability, RowLimits, layout};
+use super::{RowLimits, layout};
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::key::{BucketName, ObjectName};
-use crate::store::{StoreError, Ticket};
+use crate::store::{Horizon, Position, StoreError};
 
 const ACTOR: ActorId = ActorId(1);
 /// Every object is spread, a remove of more than four rows lays a floor, and the sweep looks at three rows a step.
@@ -23,9 +24,9 @@ const LIMITS: RowLimits =
 
 struct Bench {
     rows: Rows,
-    committer: Committer,
+    commits: Commits,
     time: u64,
-    _queue: Sender<Waiting>,
+    position: Position,
     _dir: TempDir,
 }
 
@@ -35,16 +36,25 @@ impl Bench {
         let database = fjall::Database::builder(dir.path().join("engine")).open().unwrap();
         let keyspace = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
         let lock = std::fs::File::create(dir.path().join("LOCK")).unwrap();
-        let rows = Rows::new(database, keyspace, Durability::Fsync, lock);
-        let (queue, waiting) = mpsc::channel();
-        let committer = Committer::new(rows.clone(), waiting, LIMITS).unwrap();
-        Self { rows, committer, time: 0, _queue: queue, _dir: dir }
+        let rows = Rows::new(database, keyspace, lock);
+        let commits = Commits::new(rows.clone(), LIMITS, usize::MAX, Position(0)).unwrap();
+        Self { rows, commits, time: 0, position: Position(0), _dir: dir }
     }
 
-    fn write(&mut self, work: Work) -> Result<(), StoreError> {
-        let (resolver, ticket) = Ticket::pending();
-        self.committer.write((work, resolver));
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(ticket.durable())
+    fn write(&mut self, name: &ObjectName, delta: Delta) -> Result<(), StoreError> {
+        self.position = self.commits.write(&LogEntry::Delta(name.clone(), delta))?;
+        Ok(())
+    }
+
+    /// Puts bytes where a row is.
+    fn damage(&self, row: Bytes, value: &'static [u8]) {
+        self.rows.write(BTreeMap::from([(row, Some(Bytes::from_static(value)))]), self.position);
+    }
+
+    /// Has the tables take up everything.
+    fn apply(&self) {
+        let frozen = self.rows.freeze();
+        self.rows.apply(&frozen, self.position).unwrap();
     }
 
     /// Raises a floor and adds members to the set at a path, with the presence that every update writes.
@@ -62,11 +72,11 @@ impl Bench {
         let keys = [root].into_iter().chain(members.iter().map(member));
         let puts = keys.map(|key| Cell { key, dot, payload: Payload::Mark }).collect();
         let delta = Delta { dot, puts, floors: floor.into_iter().collect() };
-        self.write(Work::Delta(name.clone(), delta)).map(|()| dot)
+        self.write(name, delta).map(|()| dot)
     }
 
     fn members(&self, name: &ObjectName, path: &Path) -> Vec<u8> {
-        let cells = self.rows.read(name, &[Selection::Subtree(path.clone())]).unwrap();
+        let cells = self.rows.read(name, &[Selection::Subtree(path.clone())], &Horizon::default()).unwrap();
         let member = |cell: &Cell| match &cell.key.element {
             Element::Member(member) => Some(member[0]),
             _ => None,
@@ -75,7 +85,7 @@ impl Bench {
     }
 
     fn sweep_all(&mut self) {
-        (0..1_000).for_each(|_| self.committer.sweep());
+        (0..1_000).for_each(|_| self.commits.sweep());
     }
 }
 
@@ -98,10 +108,10 @@ fn a_floor_that_rises_begins_its_sweep_again() {
     let all: Vec<u8> = (0..20).collect();
     let first = bench.update(&name, None, &path, &all).unwrap();
     bench.update(&name, floor(&path, first), &path, &[]).unwrap();
-    bench.committer.sweep();
+    bench.commits.sweep();
     // Behind the sweep, and then ended too.
     let second = bench.update(&name, None, &path, &[0, 1]).unwrap();
-    bench.committer.sweep();
+    bench.commits.sweep();
     bench.update(&name, floor(&path, second), &path, &[1, 19]).unwrap();
     assert_eq!(bench.members(&name, &path), [1, 19]);
     bench.sweep_all();
@@ -120,18 +130,18 @@ fn a_content_that_ends_while_it_is_swept_leaves_nothing() {
     let root = CellKey { path: Path::root(), element: Element::Presence };
     let other = Dot { actor: ActorId(2), time: Time(1) };
     let put = Cell { key: root, dot: other, payload: Payload::Mark };
-    bench.write(Work::Delta(name.clone(), Delta { dot: other, puts: vec![put], floors: vec![] })).unwrap();
+    bench.write(&name, Delta { dot: other, puts: vec![put], floors: vec![] }).unwrap();
     let at = floor(&Path::root(), first).into_iter().collect();
     bench.time += 1;
     let dot = Dot { actor: ACTOR, time: Time(bench.time) };
-    bench.write(Work::Delta(name.clone(), Delta { dot, puts: vec![], floors: at })).unwrap();
+    bench.write(&name, Delta { dot, puts: vec![], floors: at }).unwrap();
     let second = bench.update(&name, None, &Path::root(), &[0, 1]).unwrap();
-    bench.committer.sweep();
-    bench.committer.sweep();
+    bench.commits.sweep();
+    bench.commits.sweep();
     let seen = CausalContext::from_iter([other, second]);
     let floors = vec![Floor { target: FloorTarget::Subtree(Path::root()), context: seen }];
     let dot = Dot { actor: ACTOR, time: Time(bench.time + 1) };
-    bench.write(Work::Delta(name.clone(), Delta { dot, puts: vec![], floors })).unwrap();
+    bench.write(&name, Delta { dot, puts: vec![], floors }).unwrap();
     bench.sweep_all();
     assert_eq!(bench.rows.count().unwrap(), 0);
 }
@@ -149,8 +159,8 @@ fn a_sweep_that_is_done_leaves_the_floors_of_others() {
     for _ in 0..60 {
         assert_eq!((bench.members(&name, &a), bench.members(&name, &b)), (vec![1], vec![2]));
         let member = CellKey { path: b.clone(), element: Element::Member(vec![59].into()) };
-        assert_eq!(bench.rows.read(&name, &[Selection::Key(member)]).unwrap().all(), []);
-        bench.committer.sweep();
+        assert_eq!(bench.rows.read(&name, &[Selection::Key(member)], &Horizon::default()).unwrap().all(), []);
+        bench.commits.sweep();
     }
     assert_eq!(bench.rows.count().unwrap(), 3);
 }
@@ -161,9 +171,9 @@ fn a_sweep_goes_on_where_an_earlier_run_queued_it() {
     let (name, path) = (object("k"), set("s"));
     let dot = bench.update(&name, None, &path, &(0..20).collect::<Vec<u8>>()).unwrap();
     bench.update(&name, floor(&path, dot), &path, &[3]).unwrap();
-    bench.committer.sweep();
-    let (_queue, waiting) = mpsc::channel();
-    bench.committer = Committer::new(bench.rows.clone(), waiting, LIMITS).unwrap();
+    bench.commits.sweep();
+    bench.apply();
+    bench.commits = Commits::new(bench.rows.clone(), LIMITS, usize::MAX, bench.position).unwrap();
     bench.sweep_all();
     assert_eq!(bench.rows.count().unwrap(), 2);
     assert_eq!(bench.members(&name, &path), [3]);
@@ -176,10 +186,10 @@ fn a_damaged_row_harms_its_own_object_only() {
     let path = set("s");
     let first = bench.update(&damaged, None, &path, &[1]).unwrap();
     let row = layout::name(&damaged).row;
-    bench.rows.keyspace.insert(row, b"\x07".as_slice()).unwrap();
+    bench.damage(row, b"\x07");
 
     let whole = Selection::whole_object();
-    assert!(matches!(bench.rows.read(&damaged, &whole), Err(StoreError::Damaged { .. })));
+    assert!(matches!(bench.rows.read(&damaged, &whole, &Horizon::default()), Err(StoreError::Damaged { .. })));
     assert!(matches!(bench.update(&damaged, None, &path, &[2]), Err(StoreError::Damaged { .. })));
     assert!(bench.update(&sound, None, &path, &[3]).is_ok());
     assert!(matches!(bench.update(&damaged, floor(&path, first), &path, &[2]), Err(StoreError::Damaged { .. })));
@@ -195,12 +205,12 @@ fn a_write_that_fails_half_way_leaves_nothing_in_its_batch() {
     bench.update(&name, None, &broken, &[1]).unwrap();
     let content = crate::store::embedded::layout::RowId::of(first);
     let member = CellKey { path: broken.clone(), element: Element::Member(vec![1].into()) };
-    bench.rows.keyspace.insert(layout::cell(content, &member, ACTOR).row, b"\x01short".as_slice()).unwrap();
+    bench.damage(layout::cell(content, &member, ACTOR).row, b"\x01short");
     // The first floor is turned into deletes before the second one meets the damage.
     let floors = [&sound, &broken].map(|path| floor(path, Dot { actor: ACTOR, time: Time(2) }).unwrap());
     let dot = Dot { actor: ACTOR, time: Time(9) };
     let delta = Delta { dot, puts: vec![], floors: floors.to_vec() };
-    assert!(matches!(bench.write(Work::Delta(name.clone(), delta)), Err(StoreError::Damaged { .. })));
+    assert!(matches!(bench.write(&name, delta), Err(StoreError::Damaged { .. })));
     assert_eq!(bench.members(&name, &sound), [1, 2]);
 }
 
@@ -216,12 +226,12 @@ fn a_damaged_row_stops_its_own_sweep_only() {
     }
     let member = CellKey { path: path.clone(), element: Element::Member(vec![7].into()) };
     let row = layout::cell(layout::RowId::of(dots[0]), &member, ACTOR).row;
-    bench.rows.keyspace.insert(row, b"\x01".as_slice()).unwrap();
+    bench.damage(row, b"\x01");
     bench.sweep_all();
     assert!(bench.update(&sound, None, &path, &[6]).is_ok());
     assert_eq!(bench.members(&sound, &path), [5, 6]);
     let key = CellKey { path: path.clone(), element: Element::Member(vec![5].into()) };
-    assert_eq!(bench.rows.read(&damaged, &[Selection::Key(key)]).unwrap().all().len(), 1);
+    assert_eq!(bench.rows.read(&damaged, &[Selection::Key(key)], &Horizon::default()).unwrap().all().len(), 1);
 }
 
 #[test]
@@ -239,11 +249,11 @@ fn a_bucket_listing_reads_one_key_of_each_bucket() {
     // Whoever reads one of these rows fails.
     for number in 1..100 {
         let row = layout::name(&in_bucket("b", &format!("{number:03}"))).row;
-        bench.rows.keyspace.insert(row, b"\x07".as_slice()).unwrap();
+        bench.damage(row, b"\x07");
     }
     let default = Bytes::from_static(b"default");
-    assert_eq!(bench.rows.buckets(&default, None, 10).unwrap(), ["a", "b", "c"]);
-    assert_eq!(bench.rows.buckets(&default, Some("a".into()), 10).unwrap(), ["b", "c"]);
-    let listed = bench.rows.keys(&in_bucket("b", "").bucket, None, 10);
+    assert_eq!(bench.rows.buckets(&default, None, 10, &Horizon::default()).unwrap(), ["a", "b", "c"]);
+    assert_eq!(bench.rows.buckets(&default, Some("a".into()), 10, &Horizon::default()).unwrap(), ["b", "c"]);
+    let listed = bench.rows.keys(&in_bucket("b", "").bucket, None, 10, &Horizon::default());
     assert!(matches!(listed, Err(StoreError::Damaged { .. })), "{listed:?}");
 }

@@ -1,0 +1,191 @@
+//! The replies of a connection: in the order of their requests, each held until its gate opens, and written together.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::budget::Share;
+use crate::frame;
+use crate::message::Reply;
+use crate::service::Gate;
+
+/// Parts of replies up to this size are copied together; a larger one is written from where it is, since to copy it would cost
+/// more than a call.
+const GATHERED_BYTES_MAX: usize = 16 * 1024;
+/// A buffer that has grown beyond this is given back once it is empty.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+type Opening = Pin<Box<dyn Future<Output = Result<(), Reply>> + Send>>;
+
+/// Replies that wait, and those that may be written.
+#[derive(Default)]
+pub(super) struct Pipeline {
+    /// Replies behind gates that are not open, in order.
+    held: VecDeque<Held>,
+    /// What waits to open: the gate of the first of them.
+    opening: Option<Opening>,
+    /// What may be written: large parts, and what is gathered behind them.
+    ready: VecDeque<(Bytes, Share)>,
+    gathered: BytesMut,
+    ready_bytes: usize,
+}
+
+struct Held {
+    gate: Gate,
+    frame: ReplyFrame,
+    /// Its part of the budget for requests, which ends when the gate opens.
+    _request: Share,
+}
+
+/// A reply as it goes onto the wire.
+pub(super) struct ReplyFrame {
+    header: [u8; frame::HEADER_BYTES],
+    parts: [Bytes; 2],
+    /// Its part of the budget for bytes, if it is large: until it is written.
+    bytes: Share,
+}
+
+impl ReplyFrame {
+    pub(super) fn new(reply: &Reply) -> io::Result<Self> {
+        let parts = reply.encode_parts();
+        let header = frame::header(reply.code().number(), parts.iter().map(Bytes::len).sum());
+        Ok(Self { header: header.map_err(io::Error::other)?, parts, bytes: Share::default() })
+    }
+
+    /// The frame with its part of the budget.
+    pub(super) fn with(self, bytes: Share) -> Self {
+        Self { bytes, ..self }
+    }
+
+    pub(super) fn size_bytes(&self) -> usize {
+        self.header.len() + self.parts.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
+impl Pipeline {
+    /// Takes in the reply to the next request.
+    pub(super) fn push(&mut self, frame: ReplyFrame, gate: Gate, request: Share) {
+        if self.held.is_empty() && gate.is_open() {
+            self.make_ready(frame);
+        } else {
+            self.held.push_back(Held { gate, frame, _request: request });
+        }
+    }
+
+    /// Whether nothing waits, neither for a gate nor to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.ready_bytes == 0
+    }
+
+    /// Replies that wait for their gates.
+    pub(super) fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether enough may be written to be worth a call.
+    pub(super) fn is_worth_writing(&self) -> bool {
+        self.ready_bytes >= GATHERED_BYTES_MAX
+    }
+
+    /// Lets replies through whose gates have opened meanwhile.
+    fn release(&mut self) {
+        while let Some(held) = self.held.pop_front_if(|held| held.gate.is_open()) {
+            self.opening = None;
+            self.make_ready(held.frame);
+        }
+    }
+
+    /// Waits until the first reply that is held may be written; for ever where none is. Nothing is lost when this is
+    /// dropped in the middle.
+    pub(super) async fn opened(&mut self) -> io::Result<()> {
+        let Some(first) = self.held.front() else { return std::future::pending().await };
+        let opening = self.opening.get_or_insert_with(|| Box::pin(first.gate.clone().opened()));
+        let opened = opening.await;
+        self.opening = None;
+        match opened {
+            Ok(()) => self.release(),
+            // None of those behind it will open either: each gives way to the error.
+            Err(refusal) => {
+                for _ in 0..std::mem::take(&mut self.held).len() {
+                    self.make_ready(ReplyFrame::new(&refusal)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_ready(&mut self, frame: ReplyFrame) {
+        self.ready_bytes += frame.size_bytes();
+        self.gathered.extend_from_slice(&frame.header);
+        let mut bytes = frame.bytes;
+        for part in frame.parts {
+            if part.len() <= GATHERED_BYTES_MAX {
+                self.gathered.extend_from_slice(&part);
+            } else {
+                // The last of the parts is the value, and holds the frame's part of the budget.
+                let bytes = std::mem::take(&mut bytes);
+                self.ready.extend([(self.gathered.split().freeze(), Share::default()), (part, bytes)]);
+            }
+        }
+    }
+
+    /// Writes what may be written.
+    ///
+    /// # Errors
+    /// When the peer takes nothing for as long as `patience`.
+    pub(super) async fn write(&mut self, stream: &mut TcpStream, patience: Duration) -> io::Result<()> {
+        self.release();
+        while let Some((part, _bytes)) = self.ready.pop_front() {
+            write_all(stream, &part, patience).await?;
+        }
+        if !self.gathered.is_empty() {
+            write_all(stream, &self.gathered, patience).await?;
+            self.gathered.clear();
+            if self.gathered.capacity() > KEPT_BYTES_MAX {
+                self.gathered = BytesMut::new();
+            }
+        }
+        self.ready_bytes = 0;
+        Ok(())
+    }
+
+    /// Waits for all gates and writes everything.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(super) async fn write_all(&mut self, stream: &mut TcpStream, patience: Duration) -> io::Result<()> {
+        self.write(stream, patience).await?;
+        while !self.held.is_empty() {
+            self.opened().await?;
+            self.write(stream, patience).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what an idle connection need not keep.
+    pub(super) fn shrink(&mut self) {
+        self.ready = VecDeque::new();
+        self.held = VecDeque::new();
+        self.gathered = BytesMut::new();
+    }
+}
+
+async fn write_all(stream: &mut TcpStream, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = match stream.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                timeout(patience, stream.writable()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+                continue;
+            }
+            written => written?,
+        };
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}

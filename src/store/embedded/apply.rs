@@ -1,0 +1,65 @@
+//! The applier: the thread that carries rows from memory to the engine's tables, and sweeps while there is nothing to carry.
+
+use std::sync::atomic::Ordering;
+
+use super::churn::Churn;
+use super::commit::{Commits, Task};
+use super::overlay::Overlay;
+use crate::store::{Position, StoreError};
+
+/// The log may grow by this many files before the tables are persisted so that its files can be written again.
+const LOG_KEPT_FILES: u64 = 4;
+
+pub(super) struct Applier<'a> {
+    commits: &'a Commits,
+    churn: Churn,
+    log_kept_bytes: u64,
+    /// What the log had taken when the tables were last persisted, in bytes.
+    persisted_at_bytes: u64,
+}
+
+impl<'a> Applier<'a> {
+    pub(super) fn new(commits: &'a Commits, log_file_size_bytes: u64) -> Self {
+        let log_kept_bytes = LOG_KEPT_FILES * log_file_size_bytes;
+        Self { commits, churn: Churn::new(), log_kept_bytes, persisted_at_bytes: 0 }
+    }
+
+    /// Works until the store closes or fails. Whether the tables then hold everything durably.
+    pub(super) fn run(mut self) -> bool {
+        loop {
+            let (applied, is_last) = match self.commits.next_task() {
+                Task::Apply(frozen, position) => (self.apply(&frozen, position, false), false),
+                Task::ApplyLast(frozen, position) => (self.apply(&frozen, position, true), true),
+                Task::End => return false,
+            };
+            match applied {
+                Ok(()) if is_last => return true,
+                Ok(()) => {}
+                Err(error) => {
+                    self.commits.fail(&error);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, frozen: &Overlay, position: Position, persist: bool) -> Result<(), StoreError> {
+        let Commits { rows, durable, .. } = self.commits;
+        // The log first: tables that hold more than it could not be brought back to what was acknowledged.
+        durable.wait(position).blocking_recv().unwrap_or(Err(StoreError::Closed))?;
+        rows.apply(frozen, position)?;
+        self.commits.made_room();
+        self.churn.note(frozen.last_versions().map(|(key, _)| key));
+        let is_churned = self.churn.is_due();
+        let logged_bytes = self.commits.logged_bytes.load(Ordering::Relaxed);
+        if persist || is_churned || logged_bytes - self.persisted_at_bytes >= self.log_kept_bytes {
+            rows.persist()?;
+            self.persisted_at_bytes = logged_bytes;
+            self.commits.released.store(position.0, Ordering::Release);
+        }
+        if is_churned && rows.write_table_early() {
+            self.churn.forget();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! Rows as one moment shows them: those in memory over those of the engine's tables.
+//!
+//! What is written goes into the *active* overlay. From time to time that one is *frozen*, another takes its place, and the
+//! frozen one is written to the tables; until it is dropped, readers go by the tables as they were before. So the three
+//! together show every moment from the last freeze on, and nothing changes under a reader.
+
+use std::cell::Cell;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::{Keyspace, Readable, Snapshot};
+
+use super::counts::Counters;
+use super::engine_error;
+use super::layout;
+use super::overlay::{Moment, Overlay, Version};
+use crate::store::{Position, StoreError};
+
+/// Rows as one moment shows them.
+pub(super) trait View {
+    /// One row's value.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Visits the rows of a range in order until the visitor breaks.
+    fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError>;
+}
+
+pub(super) type Visitor<'a> = dyn FnMut(Bytes, Bytes) -> Result<ControlFlow<()>, StoreError> + 'a;
+
+/// A range of row keys.
+#[derive(Clone)]
+pub(super) struct Range {
+    pub(super) start: Bound<Vec<u8>>,
+    pub(super) end: Bound<Vec<u8>>,
+}
+
+impl Range {
+    /// Everything.
+    pub(super) fn all() -> Self {
+        Self { start: Bound::Unbounded, end: Bound::Unbounded }
+    }
+
+    /// Everything that begins with the prefix.
+    pub(super) fn prefix(prefix: &[u8]) -> Self {
+        let end = layout::prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded);
+        Self { start: Bound::Included(prefix.to_vec()), end }
+    }
+
+    /// What of the range lies behind a key.
+    pub(super) fn after(self, key: &[u8]) -> Self {
+        Self { start: Bound::Excluded(key.to_vec()), ..self }
+    }
+
+    pub(super) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        (self.start.as_ref().map(Vec::as_slice), self.end.as_ref().map(Vec::as_slice))
+    }
+}
+
+/// The engine's one key space, and what is counted of its use.
+pub(super) struct Tables {
+    pub(super) keyspace: Keyspace,
+    pub(super) counters: Counters,
+}
+
+/// Where rows are.
+pub(super) struct Layers {
+    pub(super) tables: Arc<Tables>,
+    pub(super) active: Arc<Overlay>,
+    pub(super) frozen: Option<Arc<Overlay>>,
+    /// The tables without what is in the overlays.
+    pub(super) stored: Snapshot,
+}
+
+/// The rows at a moment.
+pub(super) struct RowsView {
+    layers: Arc<Layers>,
+    moment: Moment,
+    /// The latest write that was seen.
+    seen: Cell<Position>,
+}
+
+impl RowsView {
+    pub(super) fn new(layers: Arc<Layers>, moment: Moment) -> Self {
+        Self { layers, moment, seen: Cell::default() }
+    }
+
+    /// The latest write that was seen. What comes from the tables is durable and does not count.
+    pub(super) fn seen(&self) -> Position {
+        self.seen.get()
+    }
+
+    fn see(&self, position: Position) {
+        self.seen.set(self.seen.get().max(position));
+    }
+
+    /// The rows of a range, for as long as they are wanted.
+    pub(super) fn iter(&self, range: Range) -> StoredRows {
+        let Layers { tables, stored, .. } = &*self.layers;
+        let stored = stored.range(&tables.keyspace, (range.start.clone(), range.end.clone()));
+        let mut rows = StoredRows {
+            layers: self.layers.clone(),
+            moment: self.moment,
+            range,
+            active: None,
+            frozen: None,
+            stored,
+            next_stored: None,
+            seen: Position::default(),
+        };
+        rows.active = rows.first_in(&rows.layers.active, rows.range.start.clone());
+        rows.frozen = rows.layers.frozen.as_ref().and_then(|frozen| rows.first_in(frozen, rows.range.start.clone()));
+        rows
+    }
+}
+
+impl View for RowsView {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.layers.tables.counters.note_read();
+        let written = self.layers.active.get(key, self.moment);
+        let frozen = || self.layers.frozen.as_ref().and_then(|frozen| frozen.get(key, self.moment));
+        if let Some(version) = written.or_else(frozen) {
+            self.see(version.position);
+            return Ok(version.value);
+        }
+        let value = self.layers.stored.get(&self.layers.tables.keyspace, key).map_err(engine_error)?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
+        let mut rows = self.iter(range);
+        let scanned = loop {
+            match rows.next() {
+                Ok(Some((key, value))) => match visit(key, value) {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(())) => break Ok(()),
+                    Err(error) => break Err(error),
+                },
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.see(rows.seen);
+        scanned
+    }
+}
+
+/// The rows of a range, as one moment shows them for as long as this lives.
+pub(super) struct StoredRows {
+    layers: Arc<Layers>,
+    moment: Moment,
+    range: Range,
+    /// The next row of each layer.
+    active: Option<(Bytes, Version)>,
+    frozen: Option<(Bytes, Version)>,
+    stored: fjall::Iter,
+    next_stored: Option<(Bytes, Bytes)>,
+    seen: Position,
+}
+
+impl StoredRows {
+    fn first_in(&self, overlay: &Overlay, start: Bound<Vec<u8>>) -> Option<(Bytes, Version)> {
+        let start = start.as_ref().map(Vec::as_slice);
+        let (_, end) = self.range.bounds();
+        // An overlay takes no range whose end comes first.
+        match (start, end) {
+            (Bound::Included(start) | Bound::Excluded(start), Bound::Excluded(end)) if start >= end => None,
+            _ => overlay.first(start, end, self.moment),
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        loop {
+            if self.next_stored.is_none()
+                && let Some(row) = self.stored.next()
+            {
+                let (key, value) = row.into_inner().map_err(engine_error)?;
+                self.next_stored = Some((Bytes::from(key), Bytes::from(value)));
+            }
+            let keys = [
+                self.active.as_ref().map(|(key, _)| key),
+                self.frozen.as_ref().map(|(key, _)| key),
+                self.next_stored.as_ref().map(|(key, _)| key),
+            ];
+            let Some(first) = keys.into_iter().flatten().min().cloned() else { return Ok(None) };
+            // The newest layer that has the row says what it is.
+            let was_stored = self.next_stored.take_if(|(key, _)| *key == first).map(|(_, value)| value);
+            let of_frozen = self.frozen.take_if(|(key, _)| *key == first).map(|(_, version)| version);
+            if of_frozen.is_some()
+                && let Some(frozen) = &self.layers.frozen
+            {
+                self.frozen = self.first_in(frozen, Bound::Excluded(first.to_vec()));
+            }
+            let of_active = self.active.take_if(|(key, _)| *key == first).map(|(_, version)| version);
+            if of_active.is_some() {
+                self.active = self.first_in(&self.layers.active, Bound::Excluded(first.to_vec()));
+            }
+            let value = match of_active.or(of_frozen) {
+                Some(version) => {
+                    self.seen = self.seen.max(version.position);
+                    version.value
+                }
+                None => was_stored,
+            };
+            if let Some(value) = value {
+                self.layers.tables.counters.note_scanned();
+                return Ok(Some((first, value)));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A disk that fails: at every write and every sync of the commit log, in three ways. Whatever was acknowledged by then is
+//! there after a restart, what was not is there whole or not at all, and the store went read-only at once.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path as DirPath;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ombak::domain::cell::LiveCells;
+use ombak::domain::delta::Delta;
+use ombak::store::embedded::{Disk, EmbeddedOptions, EmbeddedStore};
+use ombak::store::{Store, StoreError};
+
+use super::crash_points::{History, options_at};
+use super::support::*;
+
+/// What happens at the operation that fails. Those that follow fail too.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// Nothing is done.
+    Refused,
+    /// Half of a write is done.
+    Torn,
+    /// Of everything that was not synced, every other block is lost, as when the power fails.
+    Lost,
+}
+
+struct FaultyDisk {
+    fault: Fault,
+    /// Operations until the fault.
+    left: AtomicU64,
+    /// What lay where something was written that is not synced.
+    unsynced: Mutex<Vec<Before>>,
+}
+
+struct Before {
+    file: File,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+const BLOCK_BYTES: usize = 512;
+
+impl FaultyDisk {
+    fn new(fault: Fault, operations: u64) -> Self {
+        Self { fault, left: AtomicU64::new(operations), unsynced: Mutex::default() }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether the operation may be done.
+    fn allows(&self) -> bool {
+        self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn fail(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut unsynced = self.unsynced.lock().unwrap();
+        match self.fault {
+            Fault::Refused => {}
+            Fault::Torn => file.write_all_at(&bytes[..bytes.len() / 2], offset)?,
+            Fault::Lost => {
+                for (number, before) in unsynced.drain(..).enumerate() {
+                    for (block, bytes) in before.bytes.chunks(BLOCK_BYTES).enumerate() {
+                        if (block + number) % 2 == 0 {
+                            before.file.write_all_at(bytes, before.offset + (block * BLOCK_BYTES) as u64)?;
+                        }
+                    }
+                }
+            }
+        }
+        Err(io::Error::other("the disk fails, as the test wants it"))
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if !self.allows() {
+            return self.fail(file, bytes, offset);
+        }
+        let mut before = vec![0; bytes.len()];
+        // What lies behind the end of the file is as good as zeros.
+        let _ = file.read_at(&mut before, offset)?;
+        let before = Before { file: file.try_clone()?, offset, bytes: before };
+        self.unsynced.lock().unwrap().push(before);
+        file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        if !self.allows() {
+            return self.fail(file, &[], 0);
+        }
+        self.unsynced.lock().unwrap().clear();
+        file.sync_data()
+    }
+}
+
+/// Files so small that the history needs many of them, and so little memory that the tables take it up in between.
+fn options_with(dir: &DirPath, disk: Arc<dyn Disk>) -> EmbeddedOptions {
+    EmbeddedOptions {
+        log_file_size_bytes: 4 * BLOCK_BYTES as u64,
+        unapplied_size_bytes_max: 40_000,
+        log_disk: disk,
+        ..options_at(dir)
+    }
+}
+
+/// Plays a history until the disk fails. How many of its steps were acknowledged.
+async fn play(dir: &DirPath, disk: Arc<FaultyDisk>, steps: &[(Delta, LiveCells)]) -> usize {
+    let name = object("k");
+    let Ok(store) = EmbeddedStore::open(options_with(dir, disk.clone())) else {
+        assert!(disk.has_failed());
+        return 0;
+    };
+    for (number, (delta, _)) in steps.iter().enumerate() {
+        if durable(&store, store.commit(name.clone(), delta.clone())).await.is_ok() {
+            continue;
+        }
+        assert!(disk.has_failed());
+        let refused = store.put_record(bytes("r"), None);
+        assert!(matches!(refused, Err(StoreError::ReadOnly { .. })), "{refused:?}");
+        return number;
+    }
+    steps.len()
+}
+
+async fn fail_everywhere(fault: Fault) {
+    let steps = History::default().steps();
+    let nothing = LiveCells::default();
+    let after = |count: usize| if count == 0 { &nothing } else { &steps[count - 1].1 };
+    let name = object("k");
+    let mut failures = 0;
+    for operations in 1.. {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FaultyDisk::new(fault, operations));
+        let acknowledged = play(dir.path(), disk.clone(), &steps).await;
+        if !disk.has_failed() {
+            break;
+        }
+        failures += 1;
+        let store = EmbeddedStore::open(options_at(dir.path())).unwrap();
+        let found = read_all(&store, &name).await;
+        let is_next = acknowledged < steps.len() && found == *after(acknowledged + 1);
+        assert!(
+            is_next || found == *after(acknowledged),
+            "{fault:?} after {operations}, {acknowledged} acknowledged: {found:?}"
+        );
+        for (delta, cells) in &steps[acknowledged + usize::from(is_next)..] {
+            durable(&store, store.commit(name.clone(), delta.clone())).await.unwrap();
+            assert_eq!(&read_all(&store, &name).await, cells, "{fault:?} after {operations}");
+        }
+    }
+    assert!(failures > 2 * steps.len(), "the disk was asked {failures} times only");
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_at_any_operation_loses_nothing_acknowledged() {
+    fail_everywhere(Fault::Refused).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_tears_any_write_loses_nothing_acknowledged() {
+    fail_everywhere(Fault::Torn).await;
+}
+
+#[tokio::test]
+async fn a_power_failure_at_any_operation_loses_nothing_acknowledged() {
+    fail_everywhere(Fault::Lost).await;
+}
