@@ -30,6 +30,7 @@ pub mod domain;
 pub mod engine;
 pub mod erlang;
 pub mod frame;
+pub mod grpc;
 pub mod mapreduce;
 pub mod message;
 pub mod server;

@@ -4,4 +4,5 @@ mod contract;
 mod crash_points;
 mod durability;
 mod histories;
+mod maps;
 mod support;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::RowLimits;
 use super::churn::Churn;
 use super::layout::{self, RowId, RowKey};
+use super::maps;
 use super::packed::PackedRows;
 use super::record::{self, Header, SiblingEntry};
 use super::rows::{self, Range, Rows, Sync, View, Visitor};
@@ -24,6 +25,7 @@ use crate::domain::delta::Delta;
 use crate::domain::dot::{Dot, Time};
 use crate::domain::index::Entry;
 use crate::domain::key::ObjectName;
+use crate::store::maps::MapDelta;
 use crate::store::{StoreError, Ticket};
 
 /// The most writes of one batch. More of them wait for the next fsync.
@@ -36,6 +38,7 @@ pub(super) enum Work {
     Delta(ObjectName, Delta),
     Record(Bytes, Option<Bytes>),
     ClockBound(Time),
+    Map(MapDelta),
 }
 
 pub(super) type Waiting = (Work, oneshot::Sender<Result<(), StoreError>>);
@@ -285,6 +288,7 @@ impl<'a> Batch<'a> {
                     None => self.delete(key.row),
                 }
             }
+            Work::Map(delta) => maps::apply(self, delta)?,
             Work::Delta(name, delta) => ObjectChange::begin(self, limits, &name, delta.dot)?.apply(delta)?,
         }
         Ok(())

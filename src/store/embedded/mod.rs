@@ -8,6 +8,9 @@ mod churn;
 mod commit;
 mod counts;
 mod layout;
+#[cfg_attr(not(test), expect(dead_code, reason = "the record of a map write in the commit log that comes"))]
+mod map_delta;
+mod maps;
 mod packed;
 mod record;
 mod rows;
@@ -29,12 +32,14 @@ use thiserror::Error;
 use self::commit::{Committer, Work, WorkQueue};
 pub use self::counts::RowCounts;
 use self::rows::Rows;
+use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
 use super::{Content, ObjectState, Store, StoreError, StoreFuture, Ticket};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
+use crate::domain::map::{Digest, Entry, MapKey, Partition};
 
 /// The layout of a data directory that this release writes. Others are refused.
 const FORMAT: &str = "ombak 1\n";
@@ -327,6 +332,40 @@ impl Store for EmbeddedStore {
         {
             tracing::error!("the committer thread panicked");
         }
+    }
+}
+
+impl MapStore for EmbeddedStore {
+    fn map_partitions(&self) -> StoreFuture<'_, Vec<PartitionState>> {
+        Box::pin(async move { self.rows.map_partitions() })
+    }
+
+    fn map_entry<'a>(&'a self, partition: Partition, key: &'a MapKey) -> StoreFuture<'a, Option<Entry>> {
+        Box::pin(async move { self.rows.map_entry(partition, key) })
+    }
+
+    fn commit_map(&self, delta: MapDelta) -> Ticket {
+        self.queue.push(Work::Map(delta))
+    }
+
+    fn map_changes(&self, partition: Partition, after: u64, limits: PageLimits) -> StoreFuture<'_, Vec<Change>> {
+        let rows = self.rows.clone();
+        blocking(move || rows.map_changes(partition, after, limits))
+    }
+
+    fn map_keys(&self, partition: Partition, after: Bytes, limit: usize) -> StoreFuture<'_, KeyPage> {
+        let rows = self.rows.clone();
+        blocking(move || rows.map_keys(partition, &after, limit))
+    }
+
+    fn map_tombstones(
+        &self,
+        partition: Partition,
+        removed_before_ms: u64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(MapKey, Digest)>> {
+        let rows = self.rows.clone();
+        blocking(move || rows.map_tombstones(partition, removed_before_ms, limit))
     }
 }
 

@@ -72,7 +72,7 @@ impl Range {
 }
 
 /// The engine's own rows at one moment.
-struct SnapshotView<'a> {
+pub(super) struct SnapshotView<'a> {
     snapshot: Snapshot,
     rows: &'a Rows,
 }
@@ -135,7 +135,7 @@ impl Rows {
         true
     }
 
-    fn view(&self) -> SnapshotView<'_> {
+    pub(super) fn view(&self) -> SnapshotView<'_> {
         SnapshotView { snapshot: self.database.snapshot(), rows: self }
     }
 
