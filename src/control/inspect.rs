@@ -220,7 +220,7 @@ impl EngineAdmin {
         let name = ObjectName { bucket, key: key.0 };
         let field = |field: InspectedField| FieldName { name: field.name.0, kind: field.kind.into() };
         let path = Path::from(path.into_iter().map(field).collect::<Vec<_>>());
-        let engine = &self.0;
+        let engine = &self.engine;
         Ok(match question {
             Question::Value => {
                 let mut parts = Parts::default();

@@ -28,9 +28,9 @@ pub trait MapStore: Store {
     /// is any.
     fn map_changes(&self, partition: Partition, after: u64, limits: PageLimits) -> StoreFuture<'_, Vec<Change>>;
 
-    /// Up to `limit` keys of a partition, removed ones included, in the store's own order. An empty `after` begins; later pages
-    /// begin at the `next` of the one before.
-    fn map_keys(&self, partition: Partition, after: Bytes, limit: usize) -> StoreFuture<'_, KeyPage>;
+    /// Keys of a partition, removed ones included, in the store's own order: as many as the limits allow, with the names of
+    /// their maps. An empty `after` begins; later pages begin at the `next` of the one before.
+    fn map_keys(&self, partition: Partition, after: Bytes, limits: PageLimits) -> StoreFuture<'_, KeyPage>;
 
     /// Up to `limit` keys that were removed before a time, the oldest first; in milliseconds since 1970.
     fn map_tombstones(
@@ -90,12 +90,12 @@ pub struct Change {
     pub entry: Entry,
 }
 
-/// How much one page of changes may hold.
+/// How much one page may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimits {
-    /// Changes.
+    /// Changes or keys.
     pub entries_max: usize,
-    /// Bytes of keys and values. The last change may carry the page past it.
+    /// Bytes of what they consist of. The last one may carry the page past it.
     pub size_bytes_max: usize,
 }
 
@@ -117,4 +117,11 @@ pub struct KeyState {
     pub digest: Digest,
     /// Whether it was removed.
     pub removed: bool,
+}
+
+impl KeyState {
+    /// What it takes of a page, in bytes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.key.key.len() + self.key.map.parts().iter().map(|part| part.len()).sum::<usize>()
+    }
 }

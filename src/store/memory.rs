@@ -267,8 +267,9 @@ impl MapStore for MemoryStore {
         ready(changes)
     }
 
-    fn map_keys(&self, partition: Partition, after: Bytes, limit: usize) -> StoreFuture<'_, KeyPage> {
+    fn map_keys(&self, partition: Partition, after: Bytes, limits: PageLimits) -> StoreFuture<'_, KeyPage> {
         let inner = self.inner();
+        let limit = limits.entries_max;
         // A page begins at the number of keys before it, in decimal: nobody writes while a test pages.
         let skipped = std::str::from_utf8(&after).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
         let entries = inner.maps.get(&partition).map(|partition| partition.entries.iter());

@@ -178,7 +178,7 @@ async fn changes_come_in_pages(store: &dyn MapStore) {
     let mut listed: Vec<KeyState> = Vec::new();
     let mut after = Bytes::new();
     loop {
-        let page = store.map_keys(partition(1), after, 4).await.unwrap();
+        let page = store.map_keys(partition(1), after, PageLimits { entries_max: 4, ..LIMITS }).await.unwrap();
         listed.extend(page.keys);
         after = page.next;
         if after.is_empty() {

@@ -95,8 +95,13 @@ impl Rows {
         Ok(changes)
     }
 
-    pub(super) fn map_keys(&self, partition: Partition, after: &Bytes, limit: usize) -> Result<KeyPage, StoreError> {
-        let mut page = KeyPage::default();
+    pub(super) fn map_keys(
+        &self,
+        partition: Partition,
+        after: &Bytes,
+        limits: PageLimits,
+    ) -> Result<KeyPage, StoreError> {
+        let (mut page, mut size_bytes) = (KeyPage::default(), 0);
         let prefix = layout::map_entries(partition);
         let mut range = Range::prefix(&prefix);
         // What a peer hands back is no way into other tables.
@@ -107,8 +112,10 @@ impl Rows {
             let (key, value) = record::open(&row, value)?;
             let entry = StoredEntry::decode(value)?.entry;
             let key = layout::parse_map_entry(&key)?;
-            page.keys.push(KeyState { key, digest: entry.digest, removed: entry.value.is_none() });
-            if page.keys.len() < limit {
+            let state = KeyState { key, digest: entry.digest, removed: entry.value.is_none() };
+            size_bytes += state.size_bytes();
+            page.keys.push(state);
+            if page.keys.len() < limits.entries_max && size_bytes < limits.size_bytes_max {
                 return Ok(ControlFlow::Continue(()));
             }
             page.next = row;

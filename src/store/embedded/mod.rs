@@ -353,9 +353,9 @@ impl MapStore for EmbeddedStore {
         blocking(move || rows.map_changes(partition, after, limits))
     }
 
-    fn map_keys(&self, partition: Partition, after: Bytes, limit: usize) -> StoreFuture<'_, KeyPage> {
+    fn map_keys(&self, partition: Partition, after: Bytes, limits: PageLimits) -> StoreFuture<'_, KeyPage> {
         let rows = self.rows.clone();
-        blocking(move || rows.map_keys(partition, &after, limit))
+        blocking(move || rows.map_keys(partition, &after, limits))
     }
 
     fn map_tombstones(
