@@ -248,12 +248,6 @@ async fn attempt(
         let positions: Vec<u64> = acknowledged.iter().map(|position| position.load(Ordering::Acquire)).collect();
         let durable = maps.partitions().all().map(|partition| *maps.durable_position(partition).borrow());
         let behind: u64 = durable.zip(&positions).map(|(durable, &position)| durable.saturating_sub(position)).sum();
-        progress.send_modify(|progress| {
-            progress.phase = FeedPhase::Following;
-            progress.acknowledged = counted.load(Ordering::Acquire);
-            progress.behind = behind;
-            progress.problem = None;
-        });
         let now = StandbyMark::now(node, positions);
         if behind == 0 {
             caught_up = now.acknowledged_ms;
@@ -261,11 +255,19 @@ async fn attempt(
         // Removals are remembered from when they were made. So what counts is when the standby had all there was, and not when
         // it last acknowledged anything.
         let mark = StandbyMark { acknowledged_ms: caught_up, ..now };
-        if store_at <= Instant::now() && stored.as_ref() != Some(&mark) {
+        // Before it is told that the standby has everything, since who waits for that may then end the feed.
+        let has_come = behind == 0 && stored.as_ref().is_none_or(|stored| stored.positions != mark.positions);
+        if has_come || (store_at <= Instant::now() && stored.as_ref() != Some(&mark)) {
             maps.put_standby_mark(to, &mark).await?;
             stored = Some(mark);
             store_at = Instant::now() + MARK_INTERVAL;
         }
+        progress.send_modify(|progress| {
+            progress.phase = FeedPhase::Following;
+            progress.acknowledged = counted.load(Ordering::Acquire);
+            progress.behind = behind;
+            progress.problem = None;
+        });
         tokio::select! {
             ended = followers.join_next() => return Err(match ended {
                 Some(Ok(Err(lost))) => lost,

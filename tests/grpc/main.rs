@@ -1,0 +1,10 @@
+//! The Atomix map over gRPC, against a real server: bytes, streams, standbys, crashes.
+
+mod client;
+mod crash;
+mod process;
+mod standby;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;
+mod wire;
