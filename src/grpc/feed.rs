@@ -3,7 +3,8 @@
 //! There is a stream for each partition. Changes are sent in the order of their positions, and an answer says that all up to
 //! its request are durable there. How far a standby has come is remembered in the store, so that the next feed goes on from
 //! there. A standby that is new, was emptied, or was away so long that removals may have been forgotten, is compared key by key
-//! first: what it lacks is sent, and what it has and nobody here remembers is removed.
+//! first: what it lacks is sent, and what it has and nobody here remembers is removed. A backup that is no server of ours
+//! cannot be compared with; it is sent everything instead.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -368,7 +369,11 @@ async fn compare(
     loop {
         let page = standby.list_digests(ListDigestsRequest { partition: partition.number(), after });
         let page = timeout(CALL_TIMEOUT, page).await.map_err(|_| Lost::ForNow("no answer in time".to_owned()))?;
-        let page = page?.into_inner();
+        let page = match page {
+            // It is no server of ours: it can be sent everything, and cannot be asked what it has too much.
+            Err(status) if status.code() == Code::Unimplemented => return Ok(0),
+            page => page?.into_inner(),
+        };
         let removed: Vec<bool> = page.keys.iter().map(|key| key.removed).collect();
         for ((key, _), removed) in from_wire(page.maps, page.keys)?.into_iter().zip(removed) {
             if !removed && maps.entry(partition, &key).await?.is_none() {

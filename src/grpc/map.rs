@@ -4,22 +4,26 @@ use std::sync::Arc;
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use super::backup::Streams;
 use super::error::{read_status, status};
 use super::generated::atomix::pb::headers::RequestHeader;
-use super::generated::atomix::pb::map::map_service_server::MapService;
+use super::generated::atomix::pb::map::map_service_server::{MapService, SERVICE_NAME as MAP_SERVICE};
 use super::generated::atomix::pb::map::{
     BackupRequest, BackupResponse, GetRequest, GetResponse, PutRequest, PutResponse, RemoveRequest, RemoveResponse,
 };
 use super::{GrpcOptions, NODE_METADATA, header};
 use crate::domain::map::{Condition, MapKey, Partition};
-use crate::engine::maps::Maps;
+use crate::engine::StoreError;
+use crate::engine::maps::{MapError, Maps};
 
 pub(super) struct MapServer {
     pub(super) maps: Maps,
     pub(super) options: Arc<GrpcOptions>,
     pub(super) streams: Streams,
+    pub(super) health: HealthReporter,
 }
 
 impl MapServer {
@@ -33,6 +37,17 @@ impl MapServer {
         let partition = self.maps.locate(partition, &key).map_err(|error| status(&error))?;
         Ok((partition, key))
     }
+
+    /// The status of a mutation that failed. Once the store takes no more writes, the health service says so.
+    async fn refuse(&self, error: MapError) -> Status {
+        use StoreError::{Closed, Engine, ReadOnly};
+        if matches!(error, MapError::Store(Closed | Engine { .. } | ReadOnly { .. })) {
+            for service in ["", MAP_SERVICE] {
+                self.health.set_service_status(service, ServingStatus::NotServing).await;
+            }
+        }
+        status(&error)
+    }
 }
 
 #[tonic::async_trait]
@@ -43,7 +58,10 @@ impl MapService for MapServer {
         // A missing value is an empty one (`atomix.md` §3).
         let value = value.unwrap_or_default();
         let condition = Condition::of_version(value.version);
-        let version = self.maps.put(partition, key, value.value, condition).await.map_err(|error| status(&error))?;
+        let version = match self.maps.put(partition, key, value.value, condition).await {
+            Ok(version) => version,
+            Err(error) => return Err(self.refuse(error).await),
+        };
         Ok(Response::new(PutResponse { header: header::ok(), version }))
     }
 
@@ -58,7 +76,10 @@ impl MapService for MapServer {
         let RemoveRequest { header, key, value } = request.into_inner();
         let (partition, key) = self.locate(header, key)?;
         let condition = Condition::of_version(value.unwrap_or_default().version);
-        let removed = self.maps.remove(partition, key, condition).await.map_err(|error| status(&error))?;
+        let removed = match self.maps.remove(partition, key, condition).await {
+            Ok(removed) => removed,
+            Err(error) => return Err(self.refuse(error).await),
+        };
         Ok(Response::new(RemoveResponse { header: header::ok(), value: removed.map(header::value) }))
     }
 

@@ -4,6 +4,7 @@
 
 mod backup;
 mod cluster;
+mod deadline;
 mod error;
 mod feed;
 pub mod generated;
@@ -23,15 +24,19 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::{HeaderValue, Response};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Code, Status};
+use tonic_health::ServingStatus;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::MapResponseLayer;
 
 use self::backup::Streams;
 use self::cluster::ClusterServer;
+use self::deadline::DeadlineLayer;
 use self::generated::FILE_DESCRIPTORS;
-use self::generated::atomix::cluster::cluster_service_server::ClusterServiceServer;
-use self::generated::atomix::partition::partition_service_server::PartitionServiceServer;
-use self::generated::atomix::pb::map::map_service_server::MapServiceServer;
+use self::generated::atomix::cluster::cluster_service_server::{ClusterServiceServer, SERVICE_NAME as CLUSTER_SERVICE};
+use self::generated::atomix::partition::partition_service_server::{
+    PartitionServiceServer, SERVICE_NAME as PARTITION_SERVICE,
+};
+use self::generated::atomix::pb::map::map_service_server::{MapServiceServer, SERVICE_NAME as MAP_SERVICE};
 use self::generated::ombak::standby::standby_service_server::StandbyServiceServer;
 use self::map::MapServer;
 use self::partition::PartitionServer;
@@ -49,6 +54,9 @@ const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections on which nothing moves for this long are asked whether anybody is there, and dropped if not.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What can be asked of the health service. The empty name is the whole server.
+const HEALTH_SERVICES: [&str; 4] = ["", MAP_SERVICE, PARTITION_SERVICE, CLUSTER_SERVICE];
 
 /// What the gRPC front end is told once.
 #[derive(Clone, Debug)]
@@ -146,7 +154,12 @@ impl GrpcServer {
         let (health, health_service) = tonic_health::server::health_reporter();
         let streams = Streams::new(maps.clone(), options.clone(), stopping.clone());
         let size_max = options.message_size_bytes_max;
-        let map = MapServer { maps: maps.clone(), options: options.clone(), streams: streams.clone() };
+        let map = MapServer {
+            maps: maps.clone(),
+            options: options.clone(),
+            streams: streams.clone(),
+            health: health.clone(),
+        };
         let map = MapServiceServer::new(map).max_decoding_message_size(size_max);
         let partition = PartitionServer {
             maps: maps.clone(),
@@ -163,12 +176,13 @@ impl GrpcServer {
             tracing::error!("the descriptors of the gRPC services cannot be read");
             return;
         };
-        health.set_serving::<MapServiceServer<MapServer>>().await;
-        health.set_serving::<PartitionServiceServer<PartitionServer>>().await;
-        health.set_serving::<ClusterServiceServer<ClusterServer>>().await;
+        for service in HEALTH_SERVICES {
+            health.set_service_status(service, ServingStatus::Serving).await;
+        }
 
         let router = server
             .layer(MapResponseLayer::new(with_usual_status))
+            .layer(DeadlineLayer)
             .layer(GlobalConcurrencyLimitLayer::new(options.requests_in_flight_max))
             .add_service(map)
             .add_service(partition)
@@ -182,6 +196,11 @@ impl GrpcServer {
         let served = router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
         let drained = async {
             stopping.cancelled().await;
+            // Who watches is told, and has no reason to stay.
+            let mut health = health;
+            for service in HEALTH_SERVICES {
+                health.clear_service_status(service).await;
+            }
             tokio::time::sleep(options.drain_timeout).await;
         };
         tokio::select! {

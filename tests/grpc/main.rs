@@ -2,6 +2,7 @@
 
 mod client;
 mod crash;
+mod inside;
 mod process;
 mod standby;
 mod streams;
