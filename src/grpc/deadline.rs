@@ -124,6 +124,6 @@ mod tests {
         let late = ask("4S").await;
         assert_eq!(late.headers()["grpc-status"], "4");
         let in_time = ask("6S").await;
-        assert_eq!((in_time.headers().get("grpc-status"), in_time.into_body().as_str()), (None, "done"));
+        assert_eq!((in_time.headers().get("grpc-status"), in_time.body().as_str()), (None, "done"));
     }
 }

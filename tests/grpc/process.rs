@@ -86,7 +86,8 @@ async fn partitions_and_members_are_told_and_told_again_when_a_term_rises() {
     assert_eq!((members.len(), members[0].host.as_str(), members[0].port), (1, "maps.example", 99));
 }
 
-#[tokio::test]
+// Of several threads, so that the connections are looked after while this one waits for the server.
+#[tokio::test(flavor = "multi_thread")]
 async fn streams_that_stay_open_end_when_the_server_stops() {
     let mut server = Server::start();
     let mut client = connect(server.grpc.unwrap()).await;
