@@ -220,7 +220,7 @@ impl EngineAdmin {
         let name = ObjectName { bucket, key: key.0 };
         let field = |field: InspectedField| FieldName { name: field.name.0, kind: field.kind.into() };
         let path = Path::from(path.into_iter().map(field).collect::<Vec<_>>());
-        let engine = self.0.for_client();
+        let engine = self.engine.for_client();
         let found = match question {
             Question::Value => {
                 let mut parts = Parts::default();

@@ -8,6 +8,7 @@ mod datatypes;
 mod indexes;
 mod inspect;
 mod listing;
+pub mod maps;
 mod objects;
 mod reaper;
 mod stripes;

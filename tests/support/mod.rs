@@ -32,6 +32,8 @@ pub fn ombak() -> Command {
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
+    /// Where it serves maps over gRPC; none where that is off.
+    pub grpc: Option<SocketAddr>,
     pub data_dir: PathBuf,
     log: PathBuf,
     dir: Option<TempDir>,
@@ -61,10 +63,13 @@ impl Server {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let mut address = None;
+        let (mut address, mut grpc) = (None, None);
         for line in lines {
             if let Some((_, bound)) = line.split_once(" serves Riak clients on ") {
                 address = Some(bound.parse().unwrap());
+            }
+            if let Some((_, bound)) = line.split_once(" serves maps over gRPC on ") {
+                grpc = Some(bound.parse().unwrap());
             }
             // The last line of the start-up: everything listens.
             if line.starts_with("data in ") {
@@ -74,7 +79,7 @@ impl Server {
         let Some(address) = address else {
             panic!("the server did not start:\n{}", std::fs::read_to_string(&log).unwrap());
         };
-        Server { child, address, data_dir: data_dir.to_owned(), log, dir: None }
+        Server { child, address, grpc, data_dir: data_dir.to_owned(), log, dir: None }
     }
 
     pub fn connect(&self) -> Connection {
@@ -141,10 +146,11 @@ impl Drop for Server {
     }
 }
 
-/// `ombak serve` on a data directory and a free port, not yet started.
+/// `ombak serve` on a data directory and free ports, not yet started.
 pub fn serve(data_dir: &Path) -> Command {
     let mut command = ombak();
     command.arg("--data-dir").arg(data_dir).args(["serve", "--pbc", "127.0.0.1:0"]);
+    command.env("OMBAK_GRPC_LISTEN", "127.0.0.1:0");
     command
 }
 

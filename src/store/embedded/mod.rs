@@ -14,6 +14,8 @@ mod durable;
 mod entry;
 mod layout;
 mod log;
+mod map_delta;
+mod maps;
 mod overlay;
 mod packed;
 mod record;
@@ -43,12 +45,14 @@ use self::entry::LogEntry;
 pub use self::log::{Disk, LogError, SystemDisk};
 use self::log::{Log, Recovered};
 use self::rows::Rows;
+use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
 use super::{Content, Horizon, ObjectState, Position, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
+use crate::domain::map::{Digest, Entry, MapKey, Partition};
 
 /// The layout of a data directory that this release writes. Others are refused, but for the one before.
 const FORMAT: &str = "ombak 2\n";
@@ -462,6 +466,60 @@ impl Store for EmbeddedStore {
             (Ok(_), Ok(false)) => tracing::error!("the store closes after a failure: the next start replays its log"),
             _ => tracing::error!("a thread of the store panicked"),
         }
+    }
+}
+
+impl MapStore for EmbeddedStore {
+    fn map_partitions(&self) -> StoreFuture<'_, Vec<PartitionState>> {
+        Box::pin(async move { self.rows().map_partitions() })
+    }
+
+    fn map_entry<'a>(
+        &'a self,
+        partition: Partition,
+        key: &'a MapKey,
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, Option<Entry>> {
+        Box::pin(async move { self.rows().map_entry(partition, key, horizon) })
+    }
+
+    fn commit_map(&self, delta: MapDelta) -> Result<Position, StoreError> {
+        self.commits.write(&LogEntry::Map(delta))
+    }
+
+    fn map_changes<'a>(
+        &'a self,
+        partition: Partition,
+        after: u64,
+        limits: PageLimits,
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, Vec<Change>> {
+        let rows = self.rows().clone();
+        blocking(horizon, move |horizon| rows.map_changes(partition, after, limits, horizon))
+    }
+
+    fn map_keys<'a>(
+        &'a self,
+        partition: Partition,
+        after: Bytes,
+        limits: PageLimits,
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, KeyPage> {
+        let rows = self.rows().clone();
+        blocking(horizon, move |horizon| rows.map_keys(partition, &after, limits, horizon))
+    }
+
+    fn map_tombstones(
+        &self,
+        partition: Partition,
+        removed_before_ms: u64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(MapKey, Digest)>> {
+        let rows = self.rows().clone();
+        Box::pin(async move {
+            let found = tokio::task::spawn_blocking(move || rows.map_tombstones(partition, removed_before_ms, limit));
+            found.await.unwrap_or(Err(StoreError::Closed))
+        })
     }
 }
 
