@@ -200,6 +200,9 @@ pub struct InspectedSibling {
 pub trait Inspector: Send + Sync + 'static {
     /// Answers, or says in one line why not.
     fn inspect(&self, inspection: Inspection) -> impl Future<Output = Result<Inspected, String>> + Send;
+
+    /// Why nothing can be written until the server is restarted, if so.
+    fn failure(&self) -> Option<String>;
 }
 
 impl Inspector for EngineAdmin {
@@ -210,6 +213,10 @@ impl Inspector for EngineAdmin {
             }
             answer => answer.map_err(|error| error.to_string()),
         }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.engine.failure().map(|failure| failure.to_string())
     }
 }
 

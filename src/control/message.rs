@@ -110,6 +110,9 @@ pub enum ControlReply {
         process_id: u32,
         /// How long it has been running.
         uptime_ms: u64,
+        /// Why nothing can be written until it is restarted, if so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
     },
     /// What was found of an object.
     Inspected {

@@ -282,6 +282,7 @@ impl<A: BucketTypeAdmin + Inspector + MapAdmin> Answer<A> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process_id: std::process::id(),
             uptime_ms: u64::try_from(uptime_ms).unwrap_or(u64::MAX),
+            failure: self.admin.failure(),
         }
     }
 }
@@ -358,6 +359,10 @@ mod tests {
     impl Inspector for Types {
         async fn inspect(&self, inspection: Inspection) -> Result<Inspected, String> {
             Err(format!("nothing at {:?}", inspection.key))
+        }
+
+        fn failure(&self) -> Option<String> {
+            None
         }
     }
 

@@ -242,6 +242,11 @@ impl Engine {
         Self { inner: self.inner.clone(), reaper: self.reaper.clone(), horizon: Arc::default() }
     }
 
+    /// Why nothing can be written until the server is restarted, if so.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.inner.store.failure()
+    }
+
     /// Opens when all is durable that was written and seen through this handle by now.
     pub fn gate(&self) -> Gate {
         Gate { store: self.inner.store.clone(), position: self.horizon.position() }

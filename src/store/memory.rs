@@ -178,6 +178,10 @@ impl Store for MemoryStore {
         true
     }
 
+    fn failure(&self) -> Option<StoreError> {
+        None
+    }
+
     fn durable(&self, _: Position) -> StoreFuture<'static, ()> {
         ready(())
     }

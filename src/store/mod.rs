@@ -91,6 +91,9 @@ pub trait Store: Send + Sync + 'static {
     /// When one of them failed, so that it is unknown whether a restart finds it.
     fn durable(&self, position: Position) -> StoreFuture<'static, ()>;
 
+    /// Why the store takes no more writes until it is restarted, if so.
+    fn failure(&self) -> Option<StoreError>;
+
     /// Up to `limit` keys of a bucket that follow `after`, in the store's own order. Fewer than `limit` means the end.
     fn keys<'a>(
         &'a self,

@@ -62,6 +62,12 @@ struct Queue {
     applier_waits: bool,
 }
 
+impl Queue {
+    fn failure(&self) -> Option<StoreError> {
+        self.failure.as_ref().map(|reason| StoreError::ReadOnly { reason: reason.to_string() })
+    }
+}
+
 /// What the applier is to do.
 pub(super) enum Task {
     /// Carry what was written up to a position to the tables.
@@ -119,8 +125,8 @@ impl Commits {
         if queue.closing {
             return Err(StoreError::Closed);
         }
-        if let Some(reason) = &queue.failure {
-            return Err(StoreError::ReadOnly { reason: reason.to_string() });
+        if let Some(failure) = queue.failure() {
+            return Err(failure);
         }
         let mut batch = Batch::new(self.rows.view());
         batch.add(entry, self.limits)?;
@@ -142,6 +148,11 @@ impl Commits {
             self.work.notify_one();
         }
         Ok(position)
+    }
+
+    /// Why no more writes are taken, if so.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.queue().failure()
     }
 
     /// Resolves when there is room for another write.

@@ -405,6 +405,10 @@ impl Store for EmbeddedStore {
         self.commits.durable.is_reached(position)
     }
 
+    fn failure(&self) -> Option<StoreError> {
+        self.commits.failure()
+    }
+
     fn durable(&self, position: Position) -> StoreFuture<'static, ()> {
         let told = self.commits.durable.wait(position);
         Box::pin(async move { told.await.unwrap_or(Err(StoreError::Closed)) })
