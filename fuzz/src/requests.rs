@@ -19,7 +19,7 @@ pub enum Step {
         /// Which.
         connection: u8,
         /// What.
-        ask: Ask,
+        ask: Box<Ask>,
     },
     /// Any frame.
     Frame {
@@ -446,8 +446,15 @@ pub struct Props {
     numbers: [Number; 8],
     flags: [Option<bool>; 7],
     datatype: Option<TypeName>,
-    hook: Option<(Option<Name>, Option<(Name, Name)>)>,
+    hook: Option<Hook>,
     repl: Option<i32>,
+}
+
+/// A commit hook, by name or by module and function.
+#[derive(Arbitrary, Debug)]
+struct Hook {
+    name: Option<Name>,
+    called: Option<(Name, Name)>,
 }
 
 impl Props {
@@ -461,7 +468,7 @@ impl Props {
         let hooks = self
             .hook
             .iter()
-            .map(|(name, called)| RpbCommitHook { modfun: called.as_ref().map(mod_fun), name: some(name) });
+            .map(|Hook { name, called }| RpbCommitHook { modfun: called.as_ref().map(mod_fun), name: some(name) });
         RpbBucketProps {
             n_val,
             pr,
