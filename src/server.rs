@@ -29,6 +29,7 @@ use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
 use crate::session::{Limits, Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
+pub use crate::store::embedded::Idleness;
 use crate::store::embedded::{self, EmbeddedOptions, EmbeddedStore, OpenError};
 
 /// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
@@ -95,10 +96,12 @@ pub enum ServerError {
 }
 
 /// Runs the server until it is told to stop: store, engine, control socket, listeners; and back in the reverse order.
-pub async fn run(config: Config) -> Result<(), ServerError> {
+///
+/// `idleness` is told by the threads of the runtime that this runs in when they rest.
+pub async fn run(config: Config, idleness: Arc<Idleness>) -> Result<(), ServerError> {
     let mut signals = Signals::listen()?;
     raise_file_limit(config.connections_max.saturating_add(config.grpc_connections_max));
-    let store = Arc::new(open_store(&config)?);
+    let store = Arc::new(open_store(&config, idleness)?);
     let engine = Engine::start(store.clone(), engine_options(&config));
     let engine = engine.await.map_err(|cause| ServerError::Engine { data_dir: config.data_dir.clone(), cause })?;
     let maps = Maps::start(store.clone(), map_options(&config));
@@ -238,7 +241,7 @@ fn raise_file_limit(connections_max: usize) {
     }
 }
 
-fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
+fn open_store(config: &Config, idleness: Arc<Idleness>) -> Result<EmbeddedStore, ServerError> {
     let mut actor = [0; 8];
     getrandom::fill(&mut actor).map_err(ServerError::Random)?;
     let options = EmbeddedOptions {
@@ -251,6 +254,7 @@ fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
             }
         },
         unapplied_size_bytes_max: config.unapplied_size_bytes_max,
+        idleness: Some(idleness),
         ..EmbeddedOptions::new(config.data_dir.clone(), ActorId(u64::from_be_bytes(actor)))
     };
     Ok(EmbeddedStore::open(options)?)

@@ -12,6 +12,7 @@ mod commit;
 mod counts;
 mod durable;
 mod entry;
+mod idle;
 mod layout;
 mod log;
 mod map_delta;
@@ -39,9 +40,10 @@ use thiserror::Error;
 
 use self::apply::Applier;
 use self::batch::Batch;
-use self::commit::Commits;
+use self::commit::{Commits, Committer};
 pub use self::counts::RowCounts;
 use self::entry::LogEntry;
+pub use self::idle::Idleness;
 pub use self::log::{Disk, LogError, SystemDisk};
 use self::log::{Log, Recovered};
 use self::rows::Rows;
@@ -86,6 +88,8 @@ pub struct EmbeddedOptions {
     pub log_file_size_bytes: u64,
     /// How the log's files are written.
     pub log_disk: Arc<dyn Disk>,
+    /// Who may be about to write more; without it the log never waits for more.
+    pub idleness: Option<Arc<Idleness>>,
 }
 
 /// What it takes for a write to be called durable.
@@ -113,6 +117,7 @@ impl EmbeddedOptions {
             unapplied_size_bytes_max: 64 * 1024 * 1024,
             log_file_size_bytes: 8 * 1024 * 1024,
             log_disk: Arc::new(SystemDisk),
+            idleness: None,
         }
     }
 }
@@ -240,10 +245,19 @@ impl EmbeddedStore {
         let clock_bound = rows.clock_bound().map_err(damaged)?;
         let commits = Commits::new(rows, options.rows, options.unapplied_size_bytes_max, position).map_err(damaged)?;
         let commits = Arc::new(commits);
+        if let Some(idleness) = &options.idleness {
+            let commits = Arc::downgrade(&commits);
+            idleness.when_complete(move || {
+                if let Some(commits) = commits.upgrade() {
+                    commits.end_gathering();
+                }
+            });
+        }
         let thread_error = |error: std::io::Error| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
         let committer = thread::Builder::new().name("committer".into());
-        let (shared, durability) = (commits.clone(), options.durability);
-        let committer = committer.spawn(move || shared.run_committer(log, durability)).map_err(thread_error)?;
+        let (shared, durability, idleness) = (commits.clone(), options.durability, options.idleness.clone());
+        let committer =
+            committer.spawn(move || Committer::new(&shared, log, durability, idleness).run()).map_err(thread_error)?;
         let applier = thread::Builder::new().name("applier".into());
         let (shared, log_file_size_bytes) = (commits.clone(), options.log_file_size_bytes);
         let applier = applier.spawn(move || Applier::new(&shared, log_file_size_bytes).run()).map_err(thread_error)?;
