@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize, Serializer};
 /// The file that is read from the current directory when no other is named.
 pub const FILE_NAME_DEFAULT: &str = "ombak.toml";
 
+/// In place of an address: nothing is served there.
+pub const OFF: &str = "off";
+
 /// What the name of every environment variable that sets a key starts with.
 pub const ENV_PREFIX: &str = "OMBAK_";
 
@@ -43,6 +46,23 @@ config_keys! {
     #[serde(deserialize_with = "deserialize_addresses")]
     pbc_listen: Vec<String> = vec!["127.0.0.1:8087".to_owned()],
         "Addresses (HOST:PORT) on which Riak clients are served over Protocol Buffers: a list, or one text with commas. Port 0 picks a free one.";
+    grpc_listen: String = "127.0.0.1:5678".to_owned(),
+        "Address (HOST:PORT) on which maps are served over gRPC, or \"off\". Port 0 picks a free one.";
+    grpc_advertised: String = String::new(),
+        "Address (HOST:PORT) that the partition and cluster services tell gRPC clients; empty means the one that is listened on.";
+    grpc_group_name: String = "default".to_owned(),
+        "Name of the partition group where a request names none.";
+    #[serde(deserialize_with = "deserialize_addresses")]
+    grpc_protocols: Vec<String> = Vec::new(),
+        "Protocols (NAMESPACE/NAME) that there are maps of: a list, or one text with commas. None means all.";
+    grpc_partition_auto: bool = false,
+        "Whether partition 0 in a map's request stands for the one that the key belongs to.";
+    tls_certificate_file: PathBuf = PathBuf::new(),
+        "Certificate chain in PEM; with it and tls_key_file gRPC is served over TLS.";
+    tls_key_file: PathBuf = PathBuf::new(),
+        "Key of the certificate, in PEM.";
+    tls_ca_file: PathBuf = PathBuf::new(),
+        "Certificates in PEM by which a standby's own must be signed, where `ombak map backup` goes to an https address.";
     node_name: String = "riak@127.0.0.1".to_owned(),
         "The node name that clients are told.";
     server_version: String = "3.2.0".to_owned(),
@@ -127,6 +147,30 @@ config_keys! {
         "Memory that a JavaScript engine may take.";
     mapreduce_javascript_timeout_ms_max: u64 = 5_000,
         "How long a JavaScript function may run on a batch of at most 64 objects, or on the inputs gathered for a reduce.";
+    map_partitions: u32 = 8,
+        "Number of partitions of the maps, from 1 to 1024. A data directory that holds maps keeps the number it began with.";
+    map_key_size_bytes_max: usize = 65_536,
+        "Longest key of a map.";
+    map_value_size_bytes_max: usize = 3 * 1024 * 1024,
+        "Largest value in a map.";
+    map_name_size_bytes_max: usize = 4096,
+        "Longest of the four names in the header of a map's request.";
+    map_tombstone_retention_ms: u64 = 86_400_000,
+        "How long it is remembered that a key of a map was removed. A standby that was away for longer is compared key by key.";
+    grpc_message_size_bytes_max: usize = 4 * 1024 * 1024,
+        "Largest gRPC message that is accepted; it holds the largest value with its key and names.";
+    grpc_connections_max: usize = 1000,
+        "gRPC connections served at once; further ones wait.";
+    grpc_streams_per_connection_max: u32 = 256,
+        "Requests and streams at a time on one gRPC connection; further ones wait.";
+    grpc_requests_in_flight_max: usize = 1024,
+        "gRPC requests in work at a time, over all connections; further ones wait.";
+    grpc_open_streams_max: usize = 256,
+        "Backup, partition and cluster streams at a time, over all connections; further ones are refused.";
+    grpc_backup_entries_max: usize = 1024,
+        "Entries that one request of a Backup stream may have.";
+    grpc_backup_requests_in_flight_max: usize = 64,
+        "Requests of one Backup stream that are in work at a time; further ones wait.";
     request_timeout_ms_default: u32 = 60_000,
         "How long a write waits for its turn at an object, where the request names no timeout of its own.";
     drain_timeout_ms: u64 = 10_000,
@@ -216,6 +260,9 @@ pub struct Flags {
     /// `--pbc`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pbc_listen: Vec<String>,
+    /// `--grpc`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_listen: Option<String>,
     /// `--node-name`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
@@ -349,6 +396,7 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
             return Err(("pbc_listen", reason));
         }
     }
+    check_grpc(config)?;
     if config.data_dir.as_os_str().is_empty() {
         return Err(("data_dir", "must not be empty".to_owned()));
     }
@@ -414,6 +462,40 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
         return Err(("log", format!("`{}`: {error}", config.log)));
     }
     Ok(())
+}
+
+fn check_grpc(config: &Config) -> Result<(), (&'static str, String)> {
+    if config.grpc_listen != OFF && !is_host_and_port(&config.grpc_listen) {
+        let reason = format!("`{}` is neither \"off\" nor HOST:PORT, for example 127.0.0.1:5678", config.grpc_listen);
+        return Err(("grpc_listen", reason));
+    }
+    if !config.grpc_advertised.is_empty() && !is_host_and_port(&config.grpc_advertised) {
+        return Err(("grpc_advertised", format!("`{}` is not HOST:PORT", config.grpc_advertised)));
+    }
+    if config.grpc_group_name.is_empty() {
+        return Err(("grpc_group_name", "must not be empty".to_owned()));
+    }
+    if let Some(protocol) = config.grpc_protocols.iter().find(|protocol| !protocol.contains('/')) {
+        return Err(("grpc_protocols", format!("`{protocol}` is not NAMESPACE/NAME")));
+    }
+    if config.tls_certificate_file.as_os_str().is_empty() != config.tls_key_file.as_os_str().is_empty() {
+        return Err(("tls_key_file", "a certificate and its key are set together".to_owned()));
+    }
+    in_range("map_partitions", config.map_partitions.into(), 1, 1024)?;
+    in_range("map_key_size_bytes_max", config.map_key_size_bytes_max as u64, 1, 1024 * 1024)?;
+    in_range("map_name_size_bytes_max", config.map_name_size_bytes_max as u64, 1, 1024 * 1024)?;
+    in_range("map_value_size_bytes_max", config.map_value_size_bytes_max as u64, 1, 1024 * 1024 * 1024)?;
+    in_range("map_tombstone_retention_ms", config.map_tombstone_retention_ms, 0, i64::MAX as u64)?;
+    // What a message holds beside them: digest, numbers, tags and lengths.
+    let least =
+        config.map_value_size_bytes_max + config.map_key_size_bytes_max + 4 * config.map_name_size_bytes_max + 256;
+    in_range("grpc_message_size_bytes_max", config.grpc_message_size_bytes_max as u64, least as u64, 0x7FFF_FFFF)?;
+    in_range("grpc_connections_max", config.grpc_connections_max as u64, 1, 1_000_000)?;
+    in_range("grpc_streams_per_connection_max", config.grpc_streams_per_connection_max.into(), 1, 1_000_000)?;
+    in_range("grpc_requests_in_flight_max", config.grpc_requests_in_flight_max as u64, 1, 1_000_000)?;
+    in_range("grpc_open_streams_max", config.grpc_open_streams_max as u64, 0, 1_000_000)?;
+    in_range("grpc_backup_entries_max", config.grpc_backup_entries_max as u64, 256, 1_000_000)?;
+    in_range("grpc_backup_requests_in_flight_max", config.grpc_backup_requests_in_flight_max as u64, 1, 65_536)
 }
 
 fn in_range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), (&'static str, String)> {

@@ -76,11 +76,38 @@ impl FrameCodec {
     }
 }
 
-impl Decoder for FrameCodec {
-    type Item = Frame;
-    type Error = FrameError;
+/// A frame where it lies in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeekedFrame<'a> {
+    /// Names the message.
+    pub code: u8,
+    /// The encoded message.
+    pub payload: &'a [u8],
+}
 
-    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+impl PeekedFrame<'_> {
+    /// What the frame takes of the buffer.
+    pub fn size_bytes(&self) -> usize {
+        LENGTH_BYTES + CODE_BYTES + self.payload.len()
+    }
+}
+
+impl FrameCodec {
+    /// The frame that the buffer begins with, for who only looks at it: nothing is consumed, and no handle on the buffer
+    /// made. None when it has not arrived whole.
+    ///
+    /// # Errors
+    /// As decoding it.
+    pub fn peek<'a>(&self, buffer: &'a [u8]) -> Result<Option<PeekedFrame<'a>>, FrameError> {
+        let Some(length_bytes) = self.announced(buffer)? else {
+            return Ok(None);
+        };
+        let frame = buffer[LENGTH_BYTES..].get(..length_bytes);
+        Ok(frame.and_then(<[u8]>::split_first).map(|(&code, payload)| PeekedFrame { code, payload }))
+    }
+
+    /// The same where it may be accepted.
+    fn announced(&self, buffer: &[u8]) -> Result<Option<usize>, FrameError> {
         let Some(length_bytes) = Self::announced_bytes(buffer) else {
             return Ok(None);
         };
@@ -90,6 +117,18 @@ impl Decoder for FrameCodec {
         if length_bytes > self.frame_size_bytes_max {
             return Err(FrameError::TooLarge { length_bytes, max_bytes: self.frame_size_bytes_max });
         }
+        Ok(Some(length_bytes))
+    }
+}
+
+impl Decoder for FrameCodec {
+    type Item = Frame;
+    type Error = FrameError;
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+        let Some(length_bytes) = self.announced(buffer)? else {
+            return Ok(None);
+        };
         let received_bytes = buffer.len() - LENGTH_BYTES;
         let missing_bytes = length_bytes.saturating_sub(received_bytes);
         if missing_bytes > 0 {
@@ -133,11 +172,19 @@ mod tests {
 
     const MAX: usize = 1024;
 
+    /// Peeks at each frame as well.
     fn decode_all(bytes: &[u8]) -> Vec<Frame> {
         let mut codec = FrameCodec::new(MAX);
         let mut buffer = BytesMut::from(bytes);
         let mut frames = Vec::new();
-        while let Some(frame) = codec.decode(&mut buffer).expect("well formed") {
+        loop {
+            let before = buffer.len();
+            let peeked = codec.peek(&buffer).expect("well formed");
+            let peeked = peeked.map(|peeked| (peeked.code, peeked.payload.to_vec(), peeked.size_bytes()));
+            let decoded = codec.decode(&mut buffer).expect("well formed");
+            let taken = before - buffer.len();
+            assert_eq!(peeked, decoded.as_ref().map(|frame| (frame.code, frame.payload.to_vec(), taken)));
+            let Some(frame) = decoded else { break };
             frames.push(frame);
         }
         assert!(buffer.is_empty(), "every byte belongs to a frame");
@@ -172,6 +219,7 @@ mod tests {
         for cut in 0..whole.len() {
             let mut codec = FrameCodec::new(MAX);
             let mut buffer = BytesMut::from(&whole[..cut]);
+            assert!(matches!(codec.peek(&buffer), Ok(None)), "cut at {cut}");
             assert!(matches!(codec.decode(&mut buffer), Ok(None)), "cut at {cut}");
             assert_eq!(buffer.as_ref(), &whole[..cut], "nothing is consumed early");
 

@@ -6,6 +6,7 @@
 //! - [`message`]: a frame's code and payload to a protocol message and back
 //! - [`session`]: one task per connection: read, answer, write
 //! - [`service`]: what Riak's messages mean: request to operation, outcome to reply
+//! - [`grpc`]: the Atomix map over gRPC: for clients, for backups, towards a standby
 //! - [`mapreduce`]: parses MapReduce jobs and runs them on the engine
 //! - [`erlang`]: the terms of Erlang that Riak's protocol lets show
 //! - [`domain`]: what requests mean, as pure functions over cells
@@ -30,6 +31,7 @@ pub mod domain;
 pub mod engine;
 pub mod erlang;
 pub mod frame;
+pub mod grpc;
 pub mod mapreduce;
 pub mod message;
 pub mod server;

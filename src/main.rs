@@ -2,11 +2,13 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
 use ombak::cli::{AskCommand, Cli, CliError, Command, Outcome};
 use ombak::config::{Config, Effective, LogFormat};
+use ombak::server::Idleness;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
@@ -35,7 +37,12 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
     set_up_log(&config)?;
-    serving_runtime(&config)?.block_on(ombak::server::run(config))?;
+    let threads = match config.worker_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let idleness = Arc::new(Idleness::new(threads));
+    serving_runtime(threads, &idleness)?.block_on(ombak::server::run(config, idleness))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -46,12 +53,15 @@ fn ask(command: &AskCommand, effective: &Effective) -> anyhow::Result<ExitCode> 
     Ok(if outcome.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn serving_runtime(config: &Config) -> anyhow::Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    if config.worker_threads > 0 {
-        builder.worker_threads(config.worker_threads);
-    }
-    builder.enable_all().build().context("cannot start the worker threads")
+fn serving_runtime(threads: usize, idleness: &Arc<Idleness>) -> anyhow::Result<Runtime> {
+    let (resting, rising) = (idleness.clone(), idleness.clone());
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .on_thread_park(move || resting.rest())
+        .on_thread_unpark(move || rising.rise())
+        .enable_all()
+        .build()
+        .context("cannot start the worker threads")
 }
 
 /// Lines go to standard error: standard output belongs to what a command was asked for.

@@ -1,25 +1,35 @@
 //! Builds the rooms and stops them.
 
-use std::path::PathBuf;
+use std::convert::Infallible;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, DeleteMode, Durability, MapOpLayout};
-use crate::control::{ControlError, ControlServer, EngineAdmin};
+use crate::config::{self, Config, DeleteMode, Durability, MapOpLayout};
+use crate::control::{
+    ControlError, ControlServer, EngineAdmin, StandbyFeeder, StandbyPhase, StandbyProgress, StandbyRequest,
+};
 use crate::domain::datatype::limits::UpdateLimits;
 use crate::domain::dot::ActorId;
+use crate::domain::map::Partitions;
 use crate::domain::object::ObjectLimits;
+use crate::engine::maps::{MapError, MapOptions, Maps};
 use crate::engine::{self, Engine, EngineError, EngineOptions};
+use crate::grpc::{FeedOptions, FeedPhase, FeedProgress, GrpcListener, GrpcOptions, GrpcServer, TlsFiles};
 use crate::mapreduce::{JavaScript, JavaScriptLimits, MapReduceOptions};
 use crate::message::map_op::MapOpLayoutOption;
 use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
 use crate::session::{Limits, Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
+pub use crate::store::embedded::Idleness;
 use crate::store::embedded::{self, EmbeddedOptions, EmbeddedStore, OpenError};
 
 /// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
@@ -42,6 +52,30 @@ pub enum ServerError {
         /// What failed.
         cause: EngineError,
     },
+    /// The maps cannot start on it.
+    #[error("cannot start the maps of the data directory {}: {cause}", data_dir.display())]
+    Maps {
+        /// The directory.
+        data_dir: PathBuf,
+        /// What failed.
+        cause: MapError,
+    },
+    /// A file that the configuration names cannot be read.
+    #[error("cannot read {}, which {key} names: {cause}", path.display())]
+    File {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The certificate and its key are none.
+    #[error("tls_certificate_file and tls_key_file are no certificate with its key: {cause}")]
+    Tls {
+        /// What is wrong with them.
+        cause: tonic::transport::Error,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
@@ -62,12 +96,16 @@ pub enum ServerError {
 }
 
 /// Runs the server until it is told to stop: store, engine, control socket, listeners; and back in the reverse order.
-pub async fn run(config: Config) -> Result<(), ServerError> {
+///
+/// `idleness` is told by the threads of the runtime that this runs in when they rest.
+pub async fn run(config: Config, idleness: Arc<Idleness>) -> Result<(), ServerError> {
     let mut signals = Signals::listen()?;
-    raise_file_limit(config.connections_max);
-    let store: Arc<dyn Store> = Arc::new(open_store(&config)?);
+    raise_file_limit(config.connections_max.saturating_add(config.grpc_connections_max));
+    let store = Arc::new(open_store(&config, idleness)?);
     let engine = Engine::start(store.clone(), engine_options(&config));
     let engine = engine.await.map_err(|cause| ServerError::Engine { data_dir: config.data_dir.clone(), cause })?;
+    let maps = Maps::start(store.clone(), map_options(&config));
+    let maps = maps.await.map_err(|cause| ServerError::Maps { data_dir: config.data_dir.clone(), cause })?;
     let service = Service::new(engine.clone(), service_options(&config));
 
     let mut listeners = Vec::new();
@@ -75,9 +113,14 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         let listener = Listener::bind(address).await;
         listeners.push(listener.map_err(|cause| ServerError::Listen { address: address.clone(), cause })?);
     }
+    let grpc = bind_grpc(&config, &maps).await?;
+    let standbys = Standbys { maps: maps.clone(), ca_certificates: optional_file("tls_ca_file", &config.tls_ca_file)? };
     let control = ControlServer::bind(&config.data_dir)?;
     for listener in &listeners {
         println!("ombak {} serves Riak clients on {}", env!("CARGO_PKG_VERSION"), listener.address());
+    }
+    if let Some(grpc) = &grpc {
+        println!("ombak {} serves maps over gRPC on {}", env!("CARGO_PKG_VERSION"), grpc.address());
     }
     println!("data in {}", config.data_dir.display());
 
@@ -98,7 +141,11 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         };
         front_ends.spawn(listener.serve(service.clone(), options, limits.clone(), stopping.clone()));
     }
-    front_ends.spawn(control.serve(Arc::new(EngineAdmin(engine)), stopping.clone()));
+    if let Some(grpc) = grpc {
+        front_ends.spawn(grpc.serve(stopping.clone()));
+    }
+    let admin = EngineAdmin { engine, maps, standbys: Box::new(standbys) };
+    front_ends.spawn(control.serve(Arc::new(admin), stopping.clone()));
 
     signals.next().await;
     tracing::info!("stopping: no new requests are taken; a second signal stops at once");
@@ -112,6 +159,78 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     Ok(())
 }
 
+/// The gRPC front end on its address, unless it is off.
+async fn bind_grpc(config: &Config, maps: &Maps) -> Result<Option<GrpcServer>, ServerError> {
+    if config.grpc_listen == config::OFF {
+        return Ok(None);
+    }
+    let certificates = optional_file("tls_certificate_file", &config.tls_certificate_file)?;
+    let key = optional_file("tls_key_file", &config.tls_key_file)?;
+    let tls = certificates.zip(key).map(|(certificates, key)| TlsFiles { certificates, key });
+    let listener = GrpcListener::bind(&config.grpc_listen).await;
+    let listener = listener.map_err(|cause| ServerError::Listen { address: config.grpc_listen.clone(), cause })?;
+    let server = GrpcServer::new(listener, maps.clone(), grpc_options(config, tls));
+    server.map(Some).map_err(|cause| ServerError::Tls { cause })
+}
+
+/// The content of a file that may be left unnamed.
+fn optional_file(key: &'static str, path: &Path) -> Result<Option<Vec<u8>>, ServerError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let content = std::fs::read(path);
+    content.map(Some).map_err(|cause| ServerError::File { key, path: path.to_owned(), cause })
+}
+
+/// Feeds standbys over gRPC for whoever asks on the control socket.
+struct Standbys {
+    maps: Maps,
+    ca_certificates: Option<Vec<u8>>,
+}
+
+impl StandbyFeeder for Standbys {
+    fn feed<'a>(
+        &'a self,
+        request: StandbyRequest,
+        tell: Box<dyn Fn(StandbyProgress) + Send + Sync + 'a>,
+    ) -> Pin<Box<dyn Future<Output = String> + Send + 'a>> {
+        let StandbyRequest { to, compare_all } = request;
+        let options = FeedOptions { to, compare_all, ca_certificates: self.ca_certificates.clone() };
+        let (progress, mut told) = watch::channel(FeedProgress::default());
+        Box::pin(async move {
+            let feed = crate::grpc::feed(self.maps.clone(), options, progress);
+            let telling = async {
+                while told.changed().await.is_ok() {
+                    tell(standby_progress(&told.borrow_and_update()));
+                }
+                std::future::pending::<Infallible>().await
+            };
+            tokio::select! {
+                ended = feed => match ended {
+                    Err(error) => error.to_string(),
+                    Ok(never) => match never {},
+                },
+                never = telling => match never {},
+            }
+        })
+    }
+}
+
+fn standby_progress(progress: &FeedProgress) -> StandbyProgress {
+    StandbyProgress {
+        phase: match progress.phase {
+            FeedPhase::Connecting => StandbyPhase::Connecting,
+            FeedPhase::Comparing => StandbyPhase::Comparing,
+            FeedPhase::Following => StandbyPhase::Following,
+        },
+        compared: progress.compared,
+        keys: progress.keys,
+        acknowledged: progress.acknowledged,
+        behind: progress.behind,
+        problem: progress.problem.clone(),
+    }
+}
+
 /// Makes room for every connection that the configuration allows.
 fn raise_file_limit(connections_max: usize) {
     let wanted = (connections_max as u64).saturating_add(FILES_BESIDE_CONNECTIONS);
@@ -122,7 +241,7 @@ fn raise_file_limit(connections_max: usize) {
     }
 }
 
-fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
+fn open_store(config: &Config, idleness: Arc<Idleness>) -> Result<EmbeddedStore, ServerError> {
     let mut actor = [0; 8];
     getrandom::fill(&mut actor).map_err(ServerError::Random)?;
     let options = EmbeddedOptions {
@@ -135,6 +254,7 @@ fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
             }
         },
         unapplied_size_bytes_max: config.unapplied_size_bytes_max,
+        idleness: Some(idleness),
         ..EmbeddedOptions::new(config.data_dir.clone(), ActorId(u64::from_be_bytes(actor)))
     };
     Ok(EmbeddedStore::open(options)?)
@@ -164,6 +284,43 @@ fn engine_options(config: &Config) -> EngineOptions {
         n_val_default: config.n_val_default,
         create_default_types: config.create_default_types,
         request_timeout_default: Duration::from_millis(config.request_timeout_ms_default.into()),
+    }
+}
+
+fn map_options(config: &Config) -> MapOptions {
+    let protocol = |text: &String| {
+        let (namespace, name) = text.split_once('/').unwrap_or((text, ""));
+        (namespace.to_owned().into(), name.to_owned().into())
+    };
+    MapOptions {
+        // Checked with the configuration.
+        partitions: Partitions::new(NonZeroU32::new(config.map_partitions).unwrap_or(NonZeroU32::MIN)),
+        protocols: config.grpc_protocols.iter().map(protocol).collect(),
+        key_size_bytes_max: config.map_key_size_bytes_max,
+        value_size_bytes_max: config.map_value_size_bytes_max,
+        name_size_bytes_max: config.map_name_size_bytes_max,
+        tombstone_retention: Duration::from_millis(config.map_tombstone_retention_ms),
+        request_timeout: Duration::from_millis(config.request_timeout_ms_default.into()),
+    }
+}
+
+fn grpc_options(config: &Config, tls: Option<TlsFiles>) -> GrpcOptions {
+    let advertised = config.grpc_advertised.rsplit_once(':');
+    GrpcOptions {
+        group_name: config.grpc_group_name.clone(),
+        namespace: String::new(),
+        member_name: config.node_name.clone(),
+        advertised: advertised.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?))),
+        partition_auto: config.grpc_partition_auto,
+        message_size_bytes_max: config.grpc_message_size_bytes_max,
+        requests_in_flight_max: config.grpc_requests_in_flight_max,
+        streams_per_connection_max: config.grpc_streams_per_connection_max,
+        connections_max: config.grpc_connections_max,
+        open_streams_max: config.grpc_open_streams_max,
+        entries_per_request_max: config.grpc_backup_entries_max,
+        backup_requests_in_flight_max: config.grpc_backup_requests_in_flight_max,
+        drain_timeout: Duration::from_millis(config.drain_timeout_ms),
+        tls,
     }
 }
 

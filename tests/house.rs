@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "frame",
     "message",
     "domain",
@@ -14,6 +14,7 @@ const ROOMS: [&str; 14] = [
     "mapreduce",
     "service",
     "session",
+    "grpc",
     "client",
     "control",
     "cli",
@@ -111,9 +112,10 @@ fn rooms_open_with_what_they_do_and_must_not_know() {
 }
 
 #[test]
-fn generated_types_enter_in_one_place() {
+fn generated_types_enter_in_one_place_of_each_front_end() {
     let including = ROOMS.iter().flat_map(|room| sources(room)).filter(|(_, text)| text.contains("include!("));
-    assert_eq!(including.map(|(path, _)| path).collect::<Vec<_>>(), [PathBuf::from("src/message/generated.rs")]);
+    let expected = ["src/message/generated.rs", "src/grpc/generated.rs"].map(PathBuf::from);
+    assert_eq!(including.map(|(path, _)| path).collect::<Vec<_>>(), expected);
 }
 
 #[test]

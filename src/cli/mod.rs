@@ -11,6 +11,7 @@ mod fetch;
 mod get;
 mod inspect;
 mod json;
+mod map;
 mod put;
 mod status;
 mod target;
@@ -86,6 +87,9 @@ pub enum AskCommand {
     Fetch(fetch::FetchArgs),
     /// Change a counter, set, gset, hll or map
     Update(update::UpdateArgs),
+    /// Read and change maps, and keep a copy of them on another server
+    #[command(subcommand)]
+    Map(map::MapCommand),
     /// Read a part of a data type: a member, a field, a count, a range; or an object's causal state
     Inspect(inspect::InspectArgs),
 }
@@ -101,6 +105,9 @@ pub struct ServeArgs {
     /// Address to serve Riak clients on; may be given more than once [default: 127.0.0.1:8087]
     #[arg(long = "pbc", value_name = "ADDR")]
     pub pbc_listen: Vec<String>,
+    /// Address to serve maps over gRPC on, or off [default: 127.0.0.1:5678]
+    #[arg(long = "grpc", value_name = "ADDR|off")]
+    pub grpc_listen: Option<String>,
     /// `--node-name`; its help is no doc comment because rustdoc would read a link in it.
     #[arg(long, value_name = "NAME", help = "The node name that clients are told [default: riak@127.0.0.1]")]
     pub node_name: Option<String>,
@@ -184,6 +191,7 @@ impl Cli {
         let mut flags = Flags { data_dir: self.data_dir.clone(), ..Flags::default() };
         if let Command::Serve(serve) = &self.command {
             flags.pbc_listen = serve.pbc_listen.clone();
+            flags.grpc_listen = serve.grpc_listen.clone();
             flags.node_name = serve.node_name.clone();
             flags.log = serve.log.clone();
         }
@@ -204,6 +212,7 @@ pub async fn run(command: &AskCommand, effective: &Effective) -> Result<Outcome,
         AskCommand::Del(args) => del::run(args, config).await,
         AskCommand::Fetch(args) => fetch::run(args, config).await,
         AskCommand::Update(args) => update::run(args, config).await,
+        AskCommand::Map(command) => map::run(command, &config.data_dir).await,
         AskCommand::Inspect(args) => inspect::run(args, &config.data_dir).await,
     }
 }
@@ -282,6 +291,9 @@ mod tests {
             &["inspect", "sets/b", "k"],
             &["inspect", "sets/b", "k", "is-member"],
             &["inspect", "sets/b", "k", "members", "--limit", "0"],
+            &["map", "get", "m"],
+            &["map", "put", "m", "k"],
+            &["map", "backup"],
             &["frobnicate"],
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line:?}");

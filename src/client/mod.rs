@@ -162,9 +162,7 @@ impl Client {
     }
 
     async fn send(&mut self, request: &Request) -> Result<(), ClientError> {
-        let frame = Frame { code: request.code().number(), payload: request.encode() };
-        let mut bytes = BytesMut::new();
-        self.codec.encode(frame, &mut bytes).map_err(|error| self.frame_error(error))?;
+        let bytes = encode_request(request)?;
         self.stream.write_all(&bytes).await.map_err(|cause| self.broken(cause))
     }
 
@@ -197,6 +195,17 @@ impl Client {
     fn broken(&self, cause: io::Error) -> ClientError {
         ClientError::Connection { address: self.address.clone(), cause }
     }
+}
+
+/// The bytes of a request as they travel.
+///
+/// # Errors
+/// When the request is longer than the protocol can say.
+pub fn encode_request(request: &Request) -> Result<BytesMut, ClientError> {
+    let frame = Frame { code: request.code().number(), payload: request.encode() };
+    let mut bytes = BytesMut::new();
+    FrameCodec::new(FRAME_SIZE_BYTES_MAX).encode(frame, &mut bytes).map_err(ClientError::Frame)?;
+    Ok(bytes)
 }
 
 /// The parts of a reply.

@@ -3,22 +3,32 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{ActivateRefusal, BucketTypeAdmin, BucketTypeEntry, BucketTypeState, BucketTypeStatus, ChangeRefusal};
+use super::{
+    ActivateRefusal, BucketTypeAdmin, BucketTypeEntry, BucketTypeState, BucketTypeStatus, ChangeRefusal, StandbyFeeder,
+};
 use crate::domain::props::{BucketProps, Hook, ModFun, Property, PropsChange, PropsError, Reason, ReplicationMode};
 use crate::domain::quorum::Quorum;
+use crate::engine::maps::Maps;
 use crate::engine::{CreateError, Engine, TypeError};
 
-/// Carries out on an engine what is asked about bucket types.
-pub struct EngineAdmin(pub Engine);
+/// Carries out what is asked.
+pub struct EngineAdmin {
+    /// Carries out what is about objects.
+    pub engine: Engine,
+    /// Carries out what is about maps.
+    pub maps: Maps,
+    /// Feeds other servers.
+    pub standbys: Box<dyn StandbyFeeder>,
+}
 
 impl BucketTypeAdmin for EngineAdmin {
     async fn list(&self) -> Result<Vec<BucketTypeEntry>, String> {
         let entry = |(name, active): (Bytes, bool)| BucketTypeEntry { name: text(&name), active };
-        Ok(self.0.buckets().types().into_iter().map(entry).collect())
+        Ok(self.engine.buckets().types().into_iter().map(entry).collect())
     }
 
     async fn status(&self, name: &str) -> Result<BucketTypeStatus, String> {
-        Ok(match self.0.buckets().find_type(name.as_bytes()) {
+        Ok(match self.engine.buckets().find_type(name.as_bytes()) {
             None => BucketTypeStatus { state: BucketTypeState::Undefined, props: Vec::new() },
             Some(found) => {
                 let state = if found.active { BucketTypeState::Active } else { BucketTypeState::Ready };
@@ -30,7 +40,7 @@ impl BucketTypeAdmin for EngineAdmin {
     async fn create(&self, name: &str, props: Vec<(String, Value)>) -> Result<(), ChangeRefusal> {
         let change = parse(props).map_err(ChangeRefusal::Rules)?;
         let name = Bytes::from(name.to_owned());
-        self.0.buckets().create_type(name.clone(), change).await.map_err(|error| match error {
+        self.engine.buckets().create_type(name.clone(), change).await.map_err(|error| match error {
             CreateError::Reserved if name == "any" => rule("The name 'any' may not be used for bucket types"),
             CreateError::Reserved => rule("default_type"),
             CreateError::AlreadyActive => rule("already_active"),
@@ -41,7 +51,7 @@ impl BucketTypeAdmin for EngineAdmin {
 
     async fn update(&self, name: &str, props: Vec<(String, Value)>) -> Result<(), ChangeRefusal> {
         let change = parse(props).map_err(ChangeRefusal::Rules)?;
-        self.0.buckets().update_type(Bytes::from(name.to_owned()), change).await.map_err(|error| match error {
+        self.engine.buckets().update_type(Bytes::from(name.to_owned()), change).await.map_err(|error| match error {
             TypeError::Undefined => rule("undefined"),
             TypeError::NotActive => rule("not_active"),
             TypeError::Default => rule("no_default_update"),
@@ -51,7 +61,7 @@ impl BucketTypeAdmin for EngineAdmin {
     }
 
     async fn activate(&self, name: &str) -> Result<(), ActivateRefusal> {
-        self.0.buckets().activate_type(Bytes::from(name.to_owned())).await.map_err(|error| match error {
+        self.engine.buckets().activate_type(Bytes::from(name.to_owned())).await.map_err(|error| match error {
             TypeError::Undefined => ActivateRefusal::State(BucketTypeState::Undefined),
             other => ActivateRefusal::Failed(other.to_string()),
         })

@@ -200,6 +200,9 @@ pub struct InspectedSibling {
 pub trait Inspector: Send + Sync + 'static {
     /// Answers, or says in one line why not.
     fn inspect(&self, inspection: Inspection) -> impl Future<Output = Result<Inspected, String>> + Send;
+
+    /// Why nothing can be written until the server is restarted, if so.
+    fn failure(&self) -> Option<String>;
 }
 
 impl Inspector for EngineAdmin {
@@ -211,6 +214,10 @@ impl Inspector for EngineAdmin {
             answer => answer.map_err(|error| error.to_string()),
         }
     }
+
+    fn failure(&self) -> Option<String> {
+        self.engine.failure().map(|failure| failure.to_string())
+    }
 }
 
 impl EngineAdmin {
@@ -220,7 +227,7 @@ impl EngineAdmin {
         let name = ObjectName { bucket, key: key.0 };
         let field = |field: InspectedField| FieldName { name: field.name.0, kind: field.kind.into() };
         let path = Path::from(path.into_iter().map(field).collect::<Vec<_>>());
-        let engine = self.0.for_client();
+        let engine = self.engine.for_client();
         let found = match question {
             Question::Value => {
                 let mut parts = Parts::default();

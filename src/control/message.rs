@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Inspected, Inspection};
+use super::{Inspected, Inspection, MapChange, MapPlace, MapValue, StandbyProgress, StandbyRequest};
 
 /// Raised when a message changes its meaning, so that a server and a command of two releases refuse each other.
 pub(super) const VERSION: u32 = 1;
@@ -39,6 +39,24 @@ pub enum ControlRequest {
     BucketTypeList,
     /// Whether the server lives, and since when.
     Status,
+    /// What a key of a map holds.
+    MapGet {
+        /// Which one.
+        place: MapPlace,
+    },
+    /// Changes a key of a map.
+    MapChange {
+        /// Which one.
+        place: MapPlace,
+        /// What is to become of it.
+        change: MapChange,
+    },
+    /// Brings another server's maps up to what is here and keeps them there, for as long as the connection lasts. It is
+    /// answered again and again.
+    MapBackup {
+        /// Whom, and how.
+        standby: StandbyRequest,
+    },
     /// A part of an object.
     Inspect {
         /// Which one.
@@ -92,11 +110,29 @@ pub enum ControlReply {
         process_id: u32,
         /// How long it has been running.
         uptime_ms: u64,
+        /// Why nothing can be written until it is restarted, if so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
     },
     /// What was found of an object.
     Inspected {
         /// That.
         found: Inspected,
+    },
+    /// What a key of a map holds, or held when it was removed; absent where there is or was no such key.
+    MapValue {
+        /// The value.
+        value: Option<MapValue>,
+    },
+    /// A key of a map has a new value.
+    MapPut {
+        /// Its version.
+        version: u64,
+    },
+    /// How far a standby is.
+    MapBackup {
+        /// That far.
+        progress: StandbyProgress,
     },
     /// The request was not understood or could not be carried out.
     Failed {

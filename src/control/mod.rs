@@ -1,11 +1,12 @@
 //! The server's unix-domain socket in its data directory: bucket types, status and parts of objects, one JSON line each
 //! way.
-//! Knows what an administrator can ask, and that somebody answers ([`BucketTypeAdmin`], [`Inspector`]).
+//! Knows what an administrator can ask, and that somebody answers ([`BucketTypeAdmin`], [`Inspector`], [`MapAdmin`]).
 //! Must not know the wire protocol of clients, sessions or stores.
 
 mod bucket_types;
 mod client;
 mod inspect;
+mod maps;
 mod message;
 mod props;
 mod server;
@@ -14,11 +15,12 @@ mod socket;
 use std::path::PathBuf;
 
 pub use bucket_types::EngineAdmin;
-pub use client::request;
+pub use client::{Replies, request, request_stream};
 pub use inspect::{
     Inspected, InspectedDot, InspectedField, InspectedKind, InspectedPart, InspectedSibling, InspectedState,
     Inspection, Inspector, MEMBERS_MAX, Question, WireBytes,
 };
+pub use maps::{MapAdmin, MapChange, MapPlace, MapValue, StandbyFeeder, StandbyPhase, StandbyProgress, StandbyRequest};
 pub use message::{BucketTypeEntry, BucketTypeState, ControlReply, ControlRequest, PropsProblem};
 pub use props::parse_props;
 pub use server::{ActivateRefusal, BucketTypeAdmin, BucketTypeStatus, ChangeRefusal, ControlServer};

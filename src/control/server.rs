@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use super::message::{decode, encode};
 use super::socket::{Line, bind, read_line};
 use super::{
     BucketTypeEntry, BucketTypeState, ControlError, ControlReply, ControlRequest, Inspector, LINE_SIZE_BYTES_MAX,
-    SOCKET_NAME, parse_props,
+    MapAdmin, SOCKET_NAME, StandbyRequest, parse_props,
 };
 
 /// Administrators are few; more connections than this are a fault, and wait.
@@ -87,7 +88,7 @@ impl ControlServer {
     }
 
     /// Answers until `shutdown`, then finishes the requests in work and removes the socket.
-    pub async fn serve<A: BucketTypeAdmin + Inspector>(self, admin: Arc<A>, shutdown: CancellationToken) {
+    pub async fn serve<A: BucketTypeAdmin + Inspector + MapAdmin>(self, admin: Arc<A>, shutdown: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let started = Instant::now();
         let mut connections = JoinSet::new();
@@ -126,7 +127,7 @@ impl ControlServer {
 }
 
 /// One connection: a reply a line, until the peer closes or sends what has no next line.
-async fn converse<A: BucketTypeAdmin + Inspector>(
+async fn converse<A: BucketTypeAdmin + Inspector + MapAdmin>(
     stream: UnixStream,
     answer: &Answer<A>,
     shutdown: &CancellationToken,
@@ -142,19 +143,55 @@ async fn converse<A: BucketTypeAdmin + Inspector>(
             Line::Closed => return Ok(()),
             Line::TooLong => (failed(ControlError::LineTooLong), true),
             Line::Whole(line) => match decode(&line) {
+                Ok(ControlRequest::MapBackup { standby }) => {
+                    return feed(&mut reader, &mut writer, answer, standby, shutdown).await;
+                }
                 Ok(request) => (answer.to(request).await, false),
                 Err(reason) => (failed(format!("request not understood: {reason}")), false),
             },
         };
-        let mut line = encode(&reply)?;
-        if line.len() > LINE_SIZE_BYTES_MAX {
-            line = encode(&failed(ControlError::LineTooLong))?;
-        }
-        line.push(b'\n');
-        tokio::time::timeout(IDLE_TIMEOUT, writer.write_all(&line)).await??;
+        write_reply(&mut writer, &reply).await?;
         if last {
             return Ok(());
         }
+    }
+}
+
+async fn write_reply(writer: &mut OwnedWriteHalf, reply: &ControlReply) -> std::io::Result<()> {
+    let mut line = encode(reply)?;
+    if line.len() > LINE_SIZE_BYTES_MAX {
+        line = encode(&failed(ControlError::LineTooLong))?;
+    }
+    line.push(b'\n');
+    tokio::time::timeout(IDLE_TIMEOUT, writer.write_all(&line)).await?
+}
+
+/// Feeds a standby and tells how far it is, until the peer closes, the feed ends, or the server stops. Whatever else the peer
+/// sends on this connection is not read.
+async fn feed<A: MapAdmin>(
+    reader: &mut BufReader<OwnedReadHalf>,
+    writer: &mut OwnedWriteHalf,
+    answer: &Answer<A>,
+    standby: StandbyRequest,
+    shutdown: &CancellationToken,
+) -> std::io::Result<()> {
+    let (progress, mut told) = watch::channel(None);
+    let feeding = answer.admin.feed(standby, Box::new(move |now| drop(progress.send_replace(Some(now)))));
+    tokio::pin!(feeding);
+    loop {
+        let reply = tokio::select! {
+            () = shutdown.cancelled() => return write_reply(writer, &failed("the server is stopping")).await,
+            read = reader.fill_buf() => match read {
+                Ok(bytes) if !bytes.is_empty() => return Ok(()),
+                ended => return ended.map(|_| ()),
+            },
+            reason = &mut feeding => return write_reply(writer, &failed(reason)).await,
+            Ok(()) = told.changed() => match told.borrow_and_update().clone() {
+                Some(progress) => ControlReply::MapBackup { progress },
+                None => continue,
+            },
+        };
+        write_reply(writer, &reply).await?;
     }
 }
 
@@ -168,7 +205,7 @@ struct Answer<A> {
     started: Instant,
 }
 
-impl<A: BucketTypeAdmin + Inspector> Answer<A> {
+impl<A: BucketTypeAdmin + Inspector + MapAdmin> Answer<A> {
     async fn to(&self, request: ControlRequest) -> ControlReply {
         let reply = match request {
             ControlRequest::BucketTypeCreate { name, props_json } => self.create(&name, props_json.as_deref()).await,
@@ -177,6 +214,12 @@ impl<A: BucketTypeAdmin + Inspector> Answer<A> {
             ControlRequest::BucketTypeStatus { name } => self.status(&name).await,
             ControlRequest::BucketTypeList => self.list().await,
             ControlRequest::Status => Ok(self.server_status()),
+            ControlRequest::MapGet { place } => {
+                self.admin.map_get(place).await.map(|value| ControlReply::MapValue { value })
+            }
+            ControlRequest::MapChange { place, change } => self.admin.map_change(place, change).await,
+            // It is answered again and again, and so elsewhere.
+            ControlRequest::MapBackup { .. } => Err("a standby is fed on a connection of its own".to_owned()),
             ControlRequest::Inspect { inspection } => {
                 self.admin.inspect(inspection).await.map(|found| ControlReply::Inspected { found })
             }
@@ -239,6 +282,7 @@ impl<A: BucketTypeAdmin + Inspector> Answer<A> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process_id: std::process::id(),
             uptime_ms: u64::try_from(uptime_ms).unwrap_or(u64::MAX),
+            failure: self.admin.failure(),
         }
     }
 }
@@ -258,7 +302,10 @@ mod tests {
 
     use tokio::task::JoinHandle;
 
-    use super::super::{Inspected, Inspection, PropsProblem, request};
+    use super::super::{
+        Inspected, Inspection, MapChange, MapPlace, MapValue, PropsProblem, StandbyProgress, WireBytes, request,
+        request_stream,
+    };
     use super::*;
 
     /// Types by name, with whether they are active. Refuses the property `bad`.
@@ -312,6 +359,27 @@ mod tests {
     impl Inspector for Types {
         async fn inspect(&self, inspection: Inspection) -> Result<Inspected, String> {
             Err(format!("nothing at {:?}", inspection.key))
+        }
+
+        fn failure(&self) -> Option<String> {
+            None
+        }
+    }
+
+    impl MapAdmin for Types {
+        async fn map_get(&self, place: MapPlace) -> Result<Option<MapValue>, String> {
+            let value = WireBytes(place.key.into());
+            Ok(Some(MapValue { value, version: 3 }))
+        }
+
+        async fn map_change(&self, _: MapPlace, change: MapChange) -> Result<ControlReply, String> {
+            Err(format!("no {change:?}"))
+        }
+
+        async fn feed(&self, standby: StandbyRequest, tell: Box<dyn Fn(StandbyProgress) + Send + Sync + '_>) -> String {
+            tell(StandbyProgress { keys: 7, ..StandbyProgress::default() });
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            format!("no way to {}", standby.to)
         }
     }
 
@@ -398,6 +466,18 @@ mod tests {
             error.to_string(),
             format!("No Ombak server is running on data directory {} (no control socket)", data_dir.display())
         );
+    }
+
+    #[tokio::test]
+    async fn a_feed_is_told_about_until_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_served, _shutdown) = start(dir.path());
+        let standby = StandbyRequest { to: "h:1".to_owned(), compare_all: false };
+        let mut replies = request_stream(dir.path(), &ControlRequest::MapBackup { standby }).await.unwrap();
+        let progress = StandbyProgress { keys: 7, ..StandbyProgress::default() };
+        assert_eq!(replies.next().await.unwrap(), ControlReply::MapBackup { progress });
+        assert_eq!(replies.next().await.unwrap(), ControlReply::Failed { reason: "no way to h:1".to_owned() });
+        assert!(replies.next().await.is_err());
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ pub mod delta;
 pub mod dot;
 pub mod index;
 pub mod key;
+pub mod map;
 pub mod object;
 pub mod pattern;
 pub mod props;

@@ -8,6 +8,7 @@ mod datatypes;
 mod indexes;
 mod inspect;
 mod listing;
+pub mod maps;
 mod objects;
 mod reaper;
 mod stripes;
@@ -239,6 +240,11 @@ impl Engine {
     /// A handle for another client, who has seen nothing yet.
     pub fn for_client(&self) -> Self {
         Self { inner: self.inner.clone(), reaper: self.reaper.clone(), horizon: Arc::default() }
+    }
+
+    /// Why nothing can be written until the server is restarted, if so.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.inner.store.failure()
     }
 
     /// Opens when all is durable that was written and seen through this handle by now.

@@ -99,6 +99,7 @@ pub fn decode(bytes: &Bytes, limits: TermLimits) -> Result<Term, DecodeError> {
     if reader.byte() != Ok(VERSION) {
         return Err(DecodeError::NotATerm);
     }
+    reader.count(1)?;
     let term = reader.term(limits.depth_max)?;
     if reader.offset < bytes.len() {
         return Err(DecodeError::Trailing { offset: reader.offset });
@@ -146,16 +147,16 @@ impl Reader<'_> {
         usize::try_from(u32::from_be_bytes(self.array()?)).map_err(|_| DecodeError::TooLarge { offset })
     }
 
-    /// Counts terms before they are made.
+    /// Counts terms when they are announced, before they are made.
     fn count(&mut self, terms: usize) -> Result<(), DecodeError> {
         let left = self.terms_left.checked_sub(terms);
         self.terms_left = left.ok_or(DecodeError::TooLarge { offset: self.offset })?;
         Ok(())
     }
 
+    /// Reads a term that has been counted.
     fn term(&mut self, depth_left: usize) -> Result<Term, DecodeError> {
         let offset = self.offset;
-        self.count(1)?;
         let tag = self.byte()?;
         match tag {
             SMALL_INTEGER => Ok(Term::Integer(self.byte()?.into())),
@@ -220,9 +221,8 @@ impl Reader<'_> {
         if length > self.bytes.len() - offset {
             return Err(DecodeError::Truncated { offset: self.bytes.len() });
         }
-        if length > self.terms_left {
-            return Err(DecodeError::TooLarge { offset });
-        }
+        // All of them, lest each list inside another announce the same bytes again, and room be made for them each time.
+        self.count(length)?;
         let mut terms = Vec::with_capacity(length);
         for _ in 0..length {
             terms.push(self.term(depth_left)?);
@@ -416,6 +416,13 @@ mod tests {
         assert!(matches!(read(&wide), Err(DecodeError::TooLarge { .. })));
         let string = [&[131, 107, 0x27, 0x10][..], &[1; 10_000]].concat();
         assert!(matches!(read(&string), Err(DecodeError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn lists_inside_each_other_do_not_announce_the_same_terms_again() {
+        let list_of_4000 = [108, 0, 0, 0x0f, 0xa0];
+        let bytes = [&[131][..], &list_of_4000.repeat(30), &[106; 10_000]].concat();
+        assert_eq!(read(&bytes), Err(DecodeError::TooLarge { offset: 16 }));
     }
 
     proptest! {

@@ -257,6 +257,14 @@ mod tests {
     }
 
     #[test]
+    fn long_integers_are_the_nearest_floats() {
+        let digits = "66666666666666666666666666666666666626666";
+        let term = read(digits);
+        assert_eq!(term, Term::Float(digits.parse().unwrap()));
+        assert_eq!(read(&render(&term).unwrap()), term);
+    }
+
+    #[test]
     fn the_first_of_repeated_names_counts() {
         let term = read(r#"{"a":1,"a":2}"#);
         assert_eq!(Object::of(&term).unwrap().get("a"), Some(&Term::Integer(1)));

@@ -7,12 +7,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::maps::{Change, KeyPage, KeyState, MapDelta, MapStore, PageLimits, PartitionState};
 use super::{CellPages, Content, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture};
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
+use crate::domain::map::{Digest, Entry, MapKey, Partition};
 use crate::domain::object;
 use crate::domain::replica::Replica;
 
@@ -28,7 +30,44 @@ pub struct MemoryStore {
 struct Inner {
     objects: BTreeMap<ObjectName, Replica>,
     records: BTreeMap<Bytes, Bytes>,
+    maps: BTreeMap<Partition, MapPartition>,
     closed: bool,
+}
+
+/// A partition of the maps.
+#[derive(Debug)]
+struct MapPartition {
+    state: PartitionState,
+    /// Each key with what it holds, the position of its last change, and when that was.
+    entries: BTreeMap<MapKey, (Entry, u64, u64)>,
+}
+
+impl MapPartition {
+    fn apply(&mut self, delta: &MapDelta) {
+        for (position, key, entry) in delta.positioned() {
+            if entry.replaces(self.entries.get(key).map(|(stored, ..)| stored)) {
+                self.entries.insert(key.clone(), (entry.clone(), position, delta.written_ms));
+            }
+        }
+        for (key, digest) in &delta.forgotten {
+            let tombstone = Entry { digest: *digest, value: None };
+            if self.entries.get(key).is_some_and(|(stored, ..)| *stored == tombstone) {
+                self.entries.remove(key);
+            }
+        }
+        if delta.numbers.position >= self.state.numbers.position {
+            self.state.numbers = delta.numbers;
+        }
+        self.state.keys = self.entries.len() as u64;
+    }
+
+    /// The changes in order: position, key, entry, time.
+    fn changes(&self) -> Vec<(u64, &MapKey, &Entry, u64)> {
+        let mut changes: Vec<_> =
+            self.entries.iter().map(|(key, (entry, position, ms))| (*position, key, entry, *ms)).collect();
+        changes.sort_by_key(|(position, ..)| *position);
+        changes
+    }
 }
 
 impl MemoryStore {
@@ -139,6 +178,10 @@ impl Store for MemoryStore {
         true
     }
 
+    fn failure(&self) -> Option<StoreError> {
+        None
+    }
+
     fn durable(&self, _: Position) -> StoreFuture<'static, ()> {
         ready(())
     }
@@ -218,5 +261,86 @@ impl Store for MemoryStore {
 
     fn close(&self) {
         self.inner().closed = true;
+    }
+}
+
+impl MapStore for MemoryStore {
+    fn map_partitions(&self) -> StoreFuture<'_, Vec<PartitionState>> {
+        ready(self.inner().maps.values().map(|partition| partition.state).collect())
+    }
+
+    fn map_entry<'a>(
+        &'a self,
+        partition: Partition,
+        key: &'a MapKey,
+        _: &'a Horizon,
+    ) -> StoreFuture<'a, Option<Entry>> {
+        let inner = self.inner();
+        let stored = inner.maps.get(&partition).and_then(|partition| partition.entries.get(key));
+        ready(stored.map(|(entry, ..)| entry.clone()))
+    }
+
+    fn commit_map(&self, delta: MapDelta) -> Result<Position, StoreError> {
+        self.write(|inner| {
+            let MapDelta { partition, partitions, numbers, .. } = delta;
+            let state = PartitionState { partition, partitions, numbers, keys: 0 };
+            let new = || MapPartition { state, entries: BTreeMap::new() };
+            inner.maps.entry(partition).or_insert_with(new).apply(&delta);
+        })
+    }
+
+    fn map_changes<'a>(
+        &'a self,
+        partition: Partition,
+        after: u64,
+        limits: PageLimits,
+        _: &'a Horizon,
+    ) -> StoreFuture<'a, Vec<Change>> {
+        let inner = self.inner();
+        let mut changes = Vec::new();
+        let mut size_bytes = 0;
+        for (position, key, entry, _) in inner.maps.get(&partition).map(MapPartition::changes).unwrap_or_default() {
+            let full = changes.len() >= limits.entries_max.max(1) || size_bytes >= limits.size_bytes_max.max(1);
+            if position > after && !full {
+                size_bytes += key.key.len() + entry.value.as_ref().map_or(0, Bytes::len);
+                changes.push(Change { position, key: key.clone(), entry: entry.clone() });
+            }
+        }
+        ready(changes)
+    }
+
+    fn map_keys<'a>(
+        &'a self,
+        partition: Partition,
+        after: Bytes,
+        limits: PageLimits,
+        _: &'a Horizon,
+    ) -> StoreFuture<'a, KeyPage> {
+        let inner = self.inner();
+        let limit = limits.entries_max;
+        // A page begins at the number of keys before it, in decimal: nobody writes while a test pages.
+        let skipped = std::str::from_utf8(&after).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let entries = inner.maps.get(&partition).map(|partition| partition.entries.iter());
+        let state = |(key, (entry, ..)): (&MapKey, &(Entry, u64, u64))| KeyState {
+            key: key.clone(),
+            digest: entry.digest,
+            removed: entry.value.is_none(),
+        };
+        let keys: Vec<_> = entries.into_iter().flatten().skip(skipped).take(limit).map(state).collect();
+        let next = if keys.len() < limit { Bytes::new() } else { (skipped + limit).to_string().into() };
+        ready(KeyPage { keys, next })
+    }
+
+    fn map_tombstones(
+        &self,
+        partition: Partition,
+        removed_before_ms: u64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(MapKey, Digest)>> {
+        let inner = self.inner();
+        let mut changes = inner.maps.get(&partition).map(MapPartition::changes).unwrap_or_default();
+        changes.retain(|(_, _, entry, ms)| entry.value.is_none() && *ms < removed_before_ms);
+        changes.sort_by_key(|(.., ms)| *ms);
+        ready(changes.into_iter().take(limit).map(|(_, key, entry, _)| (key.clone(), entry.digest)).collect())
     }
 }

@@ -22,6 +22,7 @@
 //! - Names are listed while the object has a value that is no tombstone, or data type content.
 
 pub mod embedded;
+pub mod maps;
 pub mod memory;
 
 use std::future::Future;
@@ -89,6 +90,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When one of them failed, so that it is unknown whether a restart finds it.
     fn durable(&self, position: Position) -> StoreFuture<'static, ()>;
+
+    /// Why the store takes no more writes until it is restarted, if so.
+    fn failure(&self) -> Option<StoreError>;
 
     /// Up to `limit` keys of a bucket that follow `after`, in the store's own order. Fewer than `limit` means the end.
     fn keys<'a>(
@@ -186,6 +190,14 @@ pub enum StoreError {
         /// Which part of which row.
         what: &'static str,
     },
+}
+
+impl StoreError {
+    /// Whether the disk was full. Engines report it as text, in which the system's number of the error stands.
+    pub fn is_disk_full(&self) -> bool {
+        let (Self::ReadOnly { reason } | Self::Engine { reason }) = self else { return false };
+        reason.contains("os error 28)")
+    }
 }
 
 /// Where a write stands in the order of a store's writes. The default is before the first.

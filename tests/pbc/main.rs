@@ -3,6 +3,7 @@
 mod commands;
 mod contexts;
 mod framing;
+mod full_disk;
 mod idle;
 mod inspect;
 mod listings;

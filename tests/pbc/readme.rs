@@ -55,11 +55,13 @@ fn a_raw_socket_in_twenty_lines() {
 
 #[test]
 fn command_lines() {
-    let server = Server::start();
+    let (server, standby) = (Server::start(), Server::start());
     let commands: Vec<_> = commands().into_iter().filter(|command| !command.contains(" serve")).collect();
     assert!(commands.len() >= 7, "{commands:?}");
     for command in commands {
         let script = command.replacen("ombak", env!("CARGO_BIN_EXE_ombak"), 1);
+        // It follows for as long as it runs.
+        let script = script.replace("--to standby.example:5678", &format!("--to {} --once", standby.grpc.unwrap()));
         let mut shell = Command::new("sh");
         shell.env("OMBAK_DATA_DIR", &server.data_dir).env("OMBAK_PBC_LISTEN", server.address.to_string());
         let output = shell.args(["-c", &script]).current_dir("/").output().unwrap();

@@ -10,4 +10,5 @@ mod histories;
 #[path = "../model/history.rs"]
 #[allow(dead_code, reason = "the laws use the rest")]
 mod history;
+mod maps;
 mod support;

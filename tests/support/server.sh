@@ -1,5 +1,5 @@
 # For scripts that need a server of their own (sourced by bash). OMBAK is the program.
-#   start_server DIR [flags of serve]   starts one on DIR/data and a free port; sets SERVER_PID and PORT; log in DIR/log
+#   start_server DIR [flags of serve]   starts one on DIR/data and free ports; sets SERVER_PID, PORT and GRPC_PORT; log in DIR/log
 #   stop_server                         SIGTERM, and waits; fails when the server does not end with 0
 #   kill_server                         SIGKILL, and waits
 #   expect_no_warnings DIR              fails when the log has a line of WARN or ERROR
@@ -11,7 +11,7 @@ start_server() {
     local dir=$1; shift
     mkdir -p "$dir"
     : >"$dir/out"
-    "$OMBAK" --data-dir "$dir/data" serve --pbc 127.0.0.1:0 "$@" >"$dir/out" 2>>"$dir/log" &
+    OMBAK_GRPC_LISTEN=${OMBAK_GRPC_LISTEN:-127.0.0.1:0} "$OMBAK" --data-dir "$dir/data" serve --pbc 127.0.0.1:0 "$@" >"$dir/out" 2>>"$dir/log" &
     SERVER_PID=$!
     # The last line that start-up prints says that everything listens.
     until grep -q '^data in ' "$dir/out"; do
@@ -19,6 +19,7 @@ start_server() {
         sleep 0.05
     done
     PORT=$(sed -n 's/.* serves Riak clients on .*:\([0-9]*\)$/\1/p' "$dir/out")
+    GRPC_PORT=$(sed -n 's/.* serves maps over gRPC on .*:\([0-9]*\)$/\1/p' "$dir/out")
 }
 
 stop_server() {

@@ -8,6 +8,7 @@ use super::RowLimits;
 use super::change::ObjectChange;
 use super::entry::LogEntry;
 use super::layout;
+use super::maps;
 use super::record;
 use super::view::{Range, RowsView, View, Visitor};
 use crate::store::StoreError;
@@ -104,6 +105,7 @@ impl Batch {
                     None => self.delete(key.row),
                 }
             }
+            LogEntry::Map(delta) => maps::apply(self, delta)?,
             LogEntry::Delta(name, delta) => ObjectChange::begin(self, limits, name, delta.dot)?.apply(delta)?,
         }
         Ok(())

@@ -4,10 +4,11 @@
 //! waits for the *committer*, a thread that appends what has gathered to the log and has the disk take it, all with one sync. A
 //! second thread, the *applier*, carries rows from memory to the engine's tables and sweeps dead ones.
 
+use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -17,13 +18,17 @@ use super::entry::LogEntry;
 use super::log::{FrameBuilder, Log};
 use super::rows::Rows;
 use super::sweep::Sweeper;
-use super::{Durability, RowLimits};
+use super::{Durability, Idleness, RowLimits};
 use crate::store::{Position, StoreError};
 
 /// Entries that wait for the log take no more than this, and one entry, where writers wait for room.
 const PENDING_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A buffer of the log that has grown beyond this is given back.
 const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest wait for more entries before a frame is written: so many times what a sync takes, and no longer than this.
+const SYNCS_GATHERED_MAX: u32 = 2;
+const GATHERING_MAX: Duration = Duration::from_millis(1);
 
 /// What those who write and the two threads share.
 pub(super) struct Commits {
@@ -39,6 +44,8 @@ pub(super) struct Commits {
     /// Wakes writers who wait for room.
     room: Notify,
     pending_size_bytes: AtomicUsize,
+    /// Whether the committer waits for more.
+    gathering: AtomicBool,
     /// What the log has taken, in bytes.
     pub(super) logged_bytes: AtomicU64,
     /// The position up to which the tables hold everything durably.
@@ -60,6 +67,12 @@ struct Queue {
     drained: bool,
     committer_waits: bool,
     applier_waits: bool,
+}
+
+impl Queue {
+    fn failure(&self) -> Option<StoreError> {
+        self.failure.as_ref().map(|reason| StoreError::ReadOnly { reason: reason.to_string() })
+    }
 }
 
 /// What the applier is to do.
@@ -102,6 +115,7 @@ impl Commits {
             work: Condvar::new(),
             room: Notify::new(),
             pending_size_bytes: AtomicUsize::new(0),
+            gathering: AtomicBool::new(false),
             logged_bytes: AtomicU64::new(0),
             released: AtomicU64::new(position.0),
             durable,
@@ -119,8 +133,8 @@ impl Commits {
         if queue.closing {
             return Err(StoreError::Closed);
         }
-        if let Some(reason) = &queue.failure {
-            return Err(StoreError::ReadOnly { reason: reason.to_string() });
+        if let Some(failure) = queue.failure() {
+            return Err(failure);
         }
         let mut batch = Batch::new(self.rows.view());
         batch.add(entry, self.limits)?;
@@ -142,6 +156,11 @@ impl Commits {
             self.work.notify_one();
         }
         Ok(position)
+    }
+
+    /// Why no more writes are taken, if so.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.queue().failure()
     }
 
     /// Resolves when there is room for another write.
@@ -183,77 +202,12 @@ impl Commits {
         self.work.notify_one();
     }
 
-    /// The committer's work, until the store closes or a write fails.
-    pub(super) fn run_committer(&self, mut log: Log, durability: Durability) -> Log {
-        let mut frame = FrameBuilder::default();
-        let mut unsynced_since = None;
-        loop {
-            let first = match self.next_frame(&mut frame, durability, unsynced_since) {
-                Next::Frame(first) => Some(first),
-                Next::Sync => None,
-                Next::End => break,
-            };
-            let written = first.map_or(Ok(()), |first| log.append(&mut frame, first));
-            let synced = written.and_then(|()| match durability {
-                Durability::Fsync => log.sync(),
-                Durability::NoneForBenches => Ok(()),
-                Durability::Relaxed(_) if first.is_some() => {
-                    unsynced_since.get_or_insert_with(Instant::now);
-                    Ok(())
-                }
-                Durability::Relaxed(_) => {
-                    unsynced_since = None;
-                    log.sync()
-                }
-            });
-            let released = Position(self.released.load(Ordering::Acquire));
-            if let Err(error) = synced.and_then(|()| log.release(released)) {
-                self.fail(&StoreError::Engine { reason: format!("the commit log: {error}") });
-                break;
-            }
-            if let Some(first) = first {
-                self.logged_bytes.fetch_add(frame.size_bytes() as u64, Ordering::Relaxed);
-                self.durable.reach(Position(first.0 + u64::from(frame.count()) - 1));
-                frame.clear(KEPT_BUFFER_BYTES_MAX);
-            }
-        }
-        self.drained();
-        log
-    }
-
-    /// Waits for entries and takes all there are.
-    fn next_frame(&self, frame: &mut FrameBuilder, durability: Durability, unsynced_since: Option<Instant>) -> Next {
-        let mut queue = self.queue();
-        loop {
-            let due = match (durability, unsynced_since) {
-                (Durability::Relaxed(interval), Some(since)) => Some(interval.saturating_sub(since.elapsed())),
-                _ => None,
-            };
-            if due.is_some_and(|due| due.is_zero() || queue.closing) && queue.failure.is_none() {
-                return Next::Sync;
-            }
-            if queue.failure.is_some() {
-                return Next::End;
-            }
-            if queue.frame.count() > 0 {
-                mem::swap(frame, &mut queue.frame);
-                self.pending_size_bytes.store(0, Ordering::Relaxed);
-                let first = Position(queue.position.0 + 1 - u64::from(frame.count()));
-                drop(queue);
-                if frame.size_bytes() >= PENDING_SIZE_BYTES_MAX {
-                    self.room.notify_waiters();
-                }
-                return Next::Frame(first);
-            }
-            if queue.closing {
-                return Next::End;
-            }
-            queue.committer_waits = true;
-            queue = match due {
-                None => self.pending.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(due) => self.pending.wait_timeout(queue, due).unwrap_or_else(PoisonError::into_inner).0,
-            };
-            queue.committer_waits = false;
+    /// Ends the committer's wait for more, since there is nobody at work who might write it.
+    pub(super) fn end_gathering(&self) {
+        if self.gathering.load(Ordering::SeqCst) {
+            // With the lock: the committer looks and waits under it.
+            drop(self.queue());
+            self.pending.notify_one();
         }
     }
 
@@ -323,6 +277,20 @@ impl Commits {
     }
 }
 
+/// The committer: the thread that writes the log.
+pub(super) struct Committer<'a> {
+    commits: &'a Commits,
+    log: Log,
+    durability: Durability,
+    idleness: Option<Arc<Idleness>>,
+    /// Since when something lies in the log that was not synced.
+    unsynced_since: Option<Instant>,
+    /// Entries of the last frame.
+    last_count: u32,
+    /// How long a sync takes, nearly.
+    sync_duration: Duration,
+}
+
 /// What the committer is to do.
 enum Next {
     /// Append the frame, whose first entry stands here.
@@ -331,4 +299,114 @@ enum Next {
     Sync,
     /// Nothing any more.
     End,
+}
+
+impl<'a> Committer<'a> {
+    pub(super) fn new(commits: &'a Commits, log: Log, durability: Durability, idleness: Option<Arc<Idleness>>) -> Self {
+        let (unsynced_since, last_count, sync_duration) = (None, 0, Duration::ZERO);
+        Self { commits, log, durability, idleness, unsynced_since, last_count, sync_duration }
+    }
+
+    /// Works until the store closes or a write fails.
+    pub(super) fn run(mut self) -> Log {
+        let mut frame = FrameBuilder::default();
+        loop {
+            let written = match self.next(&mut frame) {
+                Next::Frame(first) => self.write(&mut frame, first),
+                Next::Sync => self.sync(),
+                Next::End => break,
+            };
+            let released = Position(self.commits.released.load(Ordering::Acquire));
+            if let Err(error) = written.and_then(|()| self.log.release(released)) {
+                self.commits.fail(&StoreError::Engine { reason: format!("the commit log: {error}") });
+                break;
+            }
+        }
+        self.commits.drained();
+        self.log
+    }
+
+    /// Appends a frame, and opens the gates behind which its entries are waited for.
+    fn write(&mut self, frame: &mut FrameBuilder, first: Position) -> io::Result<()> {
+        self.log.append(frame, first)?;
+        match self.durability {
+            Durability::Fsync => self.sync()?,
+            Durability::NoneForBenches => {}
+            Durability::Relaxed(_) => {
+                self.unsynced_since.get_or_insert_with(Instant::now);
+            }
+        }
+        self.commits.logged_bytes.fetch_add(frame.size_bytes() as u64, Ordering::Relaxed);
+        self.last_count = frame.count();
+        self.commits.durable.reach(Position(first.0 + u64::from(frame.count()) - 1));
+        frame.clear(KEPT_BUFFER_BYTES_MAX);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        self.log.sync()?;
+        self.unsynced_since = None;
+        self.sync_duration = (self.sync_duration * 7 + begun.elapsed()) / 8;
+        Ok(())
+    }
+
+    /// Waits for entries, lets more of them gather, and takes all there are.
+    fn next(&mut self, frame: &mut FrameBuilder) -> Next {
+        let commits = self.commits;
+        let mut queue = commits.queue();
+        loop {
+            if queue.failure.is_some() {
+                return Next::End;
+            }
+            let due = match (self.durability, self.unsynced_since) {
+                (Durability::Relaxed(interval), Some(since)) => Some(interval.saturating_sub(since.elapsed())),
+                _ => None,
+            };
+            if due.is_some_and(|due| due.is_zero() || queue.closing) {
+                return Next::Sync;
+            }
+            if queue.frame.count() > 0 {
+                queue = self.gather(queue);
+                mem::swap(frame, &mut queue.frame);
+                commits.pending_size_bytes.store(0, Ordering::Relaxed);
+                let first = Position(queue.position.0 + 1 - u64::from(frame.count()));
+                drop(queue);
+                if frame.size_bytes() >= PENDING_SIZE_BYTES_MAX {
+                    commits.room.notify_waiters();
+                }
+                return Next::Frame(first);
+            }
+            if queue.closing {
+                return Next::End;
+            }
+            queue.committer_waits = true;
+            queue = match due {
+                None => commits.pending.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(due) => commits.pending.wait_timeout(queue, due).unwrap_or_else(PoisonError::into_inner).0,
+            };
+            queue.committer_waits = false;
+        }
+    }
+
+    /// Waits until those who are at work have written what they will write, but not much longer than a sync takes. Where the
+    /// last frame had one entry there is one client, who writes no more before it is answered.
+    fn gather<'q>(&self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
+        let Some(idleness) = &self.idleness else { return queue };
+        if self.last_count <= 1 {
+            return queue;
+        }
+        let gathering = &self.commits.gathering;
+        let deadline = Instant::now() + (self.sync_duration * SYNCS_GATHERED_MAX).min(GATHERING_MAX);
+        gathering.store(true, Ordering::SeqCst);
+        while !idleness.is_complete() && !queue.closing && queue.frame.size_bytes() < PENDING_SIZE_BYTES_MAX {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            queue = self.commits.pending.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        gathering.store(false, Ordering::SeqCst);
+        queue
+    }
 }

@@ -6,6 +6,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{decode_varint, encode_varint};
 
+use super::map_delta;
 use super::record::{self, PayloadEncoder};
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path};
 use crate::domain::context::CausalContext;
@@ -13,6 +14,7 @@ use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::store::StoreError;
+use crate::store::maps::MapDelta;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,12 +25,15 @@ pub(super) enum LogEntry {
     Record(Bytes, Option<Bytes>),
     /// A higher bound of the clock.
     ClockBound(Time),
+    /// What changes in a partition of the maps.
+    Map(MapDelta),
 }
 
 const DELTA: u8 = 1;
 const RECORD: u8 = 2;
 const RECORD_REMOVED: u8 = 3;
 const CLOCK_BOUND: u8 = 4;
+const MAP: u8 = 5;
 
 const SUBTREE: u8 = 1;
 const ELEMENT: u8 = 2;
@@ -69,6 +74,10 @@ impl LogEntry {
                 out.put_u8(CLOCK_BOUND);
                 out.put_u64(bound.0);
             }
+            Self::Map(delta) => {
+                out.put_u8(MAP);
+                map_delta::encode_delta(delta, out);
+            }
         }
     }
 
@@ -92,6 +101,7 @@ impl LogEntry {
             RECORD => Self::Record(take_text(bytes)?, Some(take_text(bytes)?)),
             RECORD_REMOVED => Self::Record(take_text(bytes)?, None),
             CLOCK_BOUND => Self::ClockBound(Time(bytes.try_get_u64().ok()?)),
+            MAP => Self::Map(map_delta::decode_delta(bytes.split_off(0)).ok()?),
             _ => return None,
         })
     }
@@ -240,6 +250,7 @@ mod tests {
     use super::*;
     use crate::domain::cell::{CounterShare, Payload, RegisterValue};
     use crate::domain::datatype::hll::Sketch;
+    use crate::domain::map::{Numbers, Partition, Partitions};
     use crate::domain::object::Content;
 
     fn text(text: &'static str) -> Bytes {
@@ -280,6 +291,14 @@ mod tests {
             LogEntry::Record(text("r"), Some(text("v"))),
             LogEntry::Record(text("r"), None),
             LogEntry::ClockBound(Time(5)),
+            LogEntry::Map(MapDelta {
+                partition: Partition::of_number(3).unwrap(),
+                partitions: Partitions::new(8.try_into().unwrap()),
+                numbers: Numbers::default(),
+                written_ms: 7,
+                entries: vec![],
+                forgotten: vec![],
+            }),
         ]
     }
 

@@ -11,6 +11,10 @@
 //! | `c` | content id, path, element, actor | one cell of data type content, or a floor |
 //! | `i` | type, bucket, index, term, key | an entry of an index; the row says nothing more |
 //! | `q` | content id, path | work for the sweep |
+//! | `p` `e` | partition, map, key | what a key of a map holds, or that it was removed |
+//! | `p` `o` | partition, position | the keys of a partition in the order of their last changes |
+//! | `p` `t` | partition, time, position | removed keys by their age |
+//! | `p` `m` | partition | the partition's numbers |
 //!
 //! Parts of variable length are escaped so that keys sort as the parts do: 0x00 is written 0x00 0xFF, and 0x00 0x01 ends a
 //! part. Integer terms sort as numbers: a sign, the number of digits, the digits, the latter two turned round below zero. A
@@ -24,6 +28,7 @@ use crate::domain::cell::{CellKey, Element, FieldKind, FieldName, Path};
 use crate::domain::dot::{ActorId, Dot};
 use crate::domain::index::{Integer, Posting, Term, TermKind};
 use crate::domain::key::{BucketName, ObjectName};
+use crate::domain::map::{MapKey, MapName, Partition};
 use crate::store::StoreError;
 
 /// The engine takes keys up to 65,535 bytes. Cut keys stay far below that, since long keys weigh on every index block.
@@ -36,6 +41,11 @@ pub(super) const SIBLINGS: u8 = b's';
 const CELLS: u8 = b'c';
 const INDEXES: u8 = b'i';
 const QUEUE: u8 = b'q';
+const MAPS: u8 = b'p';
+const MAP_ENTRIES: u8 = b'e';
+const MAP_ORDER: u8 = b'o';
+const MAP_TOMBSTONES: u8 = b't';
+const MAP_NUMBERS: u8 = b'm';
 
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xff;
@@ -327,6 +337,83 @@ pub(super) fn parse_queue(key: &[u8]) -> Result<(RowId, Path), StoreError> {
     }
 }
 
+/// What the keys of a partition's entries begin with.
+pub(super) fn map_entries(partition: Partition) -> Vec<u8> {
+    map_table(MAP_ENTRIES, partition)
+}
+
+pub(super) fn map_entry(partition: Partition, key: &MapKey) -> RowKey {
+    let mut row = map_entries(partition);
+    key.map.parts().into_iter().chain([&key.key]).for_each(|part| put_part(&mut row, part));
+    RowKey::of(row)
+}
+
+/// The key of a map that the whole key of its row names.
+pub(super) fn parse_map_entry(key: &[u8]) -> Result<MapKey, StoreError> {
+    try_parse_map_entry(key).ok_or(StoreError::Damaged { what: "map key" })
+}
+
+fn try_parse_map_entry(key: &[u8]) -> Option<MapKey> {
+    let mut rest = key.strip_prefix(&[MAPS, MAP_ENTRIES])?.get(4..)?;
+    let mut part = || {
+        let (part, after) = take_part(rest)?;
+        rest = after;
+        Some(part)
+    };
+    let map = MapName {
+        protocol_namespace: part()?,
+        protocol_name: part()?,
+        primitive_namespace: part()?,
+        primitive_name: part()?,
+    };
+    let key = part()?;
+    rest.is_empty().then_some(MapKey { map, key })
+}
+
+/// What the keys of a partition's changes begin with.
+pub(super) fn map_order(partition: Partition) -> Vec<u8> {
+    map_table(MAP_ORDER, partition)
+}
+
+pub(super) fn map_change(partition: Partition, position: u64) -> Bytes {
+    [&map_order(partition)[..], &position.to_be_bytes()].concat().into()
+}
+
+/// The position in the key of a change.
+pub(super) fn parse_map_change(row: &[u8]) -> Result<u64, StoreError> {
+    let position = row.last_chunk().ok_or(StoreError::Damaged { what: "map change" })?;
+    Ok(u64::from_be_bytes(*position))
+}
+
+/// What the keys of a partition's removed keys begin with.
+pub(super) fn map_tombstones(partition: Partition) -> Vec<u8> {
+    map_table(MAP_TOMBSTONES, partition)
+}
+
+/// The key under which a removed key is found by its age, in milliseconds since 1970.
+pub(super) fn map_tombstone(partition: Partition, removed_ms: u64, position: u64) -> Bytes {
+    [&map_tombstones(partition)[..], &removed_ms.to_be_bytes(), &position.to_be_bytes()].concat().into()
+}
+
+pub(super) fn map_numbers(partition: Partition) -> Bytes {
+    map_table(MAP_NUMBERS, partition).into()
+}
+
+/// What the keys of all partitions' numbers begin with.
+pub(super) fn all_map_numbers() -> &'static [u8] {
+    &[MAPS, MAP_NUMBERS]
+}
+
+/// The partition whose numbers a row holds.
+pub(super) fn parse_map_numbers(row: &[u8]) -> Result<Partition, StoreError> {
+    let number = row.get(2..).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
+    number.and_then(Partition::of_number).ok_or(StoreError::Damaged { what: "map partition" })
+}
+
+fn map_table(table: u8, partition: Partition) -> Vec<u8> {
+    [&[MAPS, table][..], &partition.number().to_be_bytes()].concat()
+}
+
 fn table_of(table: u8, id: RowId) -> [u8; 17] {
     let mut key = [table; 17];
     key[1..].copy_from_slice(&id.0);
@@ -566,6 +653,39 @@ mod tests {
         assert!((0..name.len()).all(|end| parse_name(&name[..end]).is_err()));
         assert_eq!(record_name(&Bytes::new()), Err(StoreError::Damaged { what: "record key" }));
         assert_eq!(record_name(&record(b"r").row), Ok(Bytes::from_static(b"r")));
+    }
+
+    proptest! {
+        #[test]
+        fn map_keys_come_back_and_sort_as_they_do(a in map_key(), b in map_key()) {
+            let partition = Partition::of_number(3).unwrap();
+            let whole = |key: &MapKey| {
+                let row = map_entry(partition, key);
+                row.whole.unwrap_or(row.row)
+            };
+            prop_assert_eq!(parse_map_entry(&whole(&a)).unwrap(), a.clone());
+            prop_assert_eq!(whole(&a).cmp(&whole(&b)), a.cmp(&b));
+            prop_assert!(whole(&a).starts_with(&map_entries(partition)));
+            let cut = whole(&a);
+            prop_assert!((0..cut.len().min(64)).all(|end| parse_map_entry(&cut[..end]).is_err()));
+        }
+    }
+
+    fn map_key() -> impl Strategy<Value = MapKey> {
+        (bytes(), bytes(), bytes(), bytes(), bytes()).prop_map(|(a, b, c, d, key)| MapKey {
+            map: MapName { protocol_namespace: a, protocol_name: b, primitive_namespace: c, primitive_name: d },
+            key,
+        })
+    }
+
+    #[test]
+    fn numbers_in_map_rows_come_back() {
+        let partition = Partition::of_number(0x0102_0304).unwrap();
+        assert_eq!(parse_map_change(&map_change(partition, 7)).unwrap(), 7);
+        assert_eq!(parse_map_numbers(&map_numbers(partition)).unwrap(), partition);
+        assert!(parse_map_numbers(&map_numbers(partition)[..5]).is_err());
+        assert!(parse_map_numbers(&[b'p', b'm', 0, 0, 0, 0]).is_err());
+        assert!(map_tombstone(partition, 5, 9) < map_tombstone(partition, 6, 1));
     }
 
     #[test]

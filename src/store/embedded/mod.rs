@@ -12,8 +12,11 @@ mod commit;
 mod counts;
 mod durable;
 mod entry;
+mod idle;
 mod layout;
 mod log;
+mod map_delta;
+mod maps;
 mod overlay;
 mod packed;
 mod record;
@@ -37,18 +40,21 @@ use thiserror::Error;
 
 use self::apply::Applier;
 use self::batch::Batch;
-use self::commit::Commits;
+use self::commit::{Commits, Committer};
 pub use self::counts::RowCounts;
 use self::entry::LogEntry;
+pub use self::idle::Idleness;
 pub use self::log::{Disk, LogError, SystemDisk};
 use self::log::{Log, Recovered};
 use self::rows::Rows;
+use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
 use super::{Content, Horizon, ObjectState, Position, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
+use crate::domain::map::{Digest, Entry, MapKey, Partition};
 
 /// The layout of a data directory that this release writes. Others are refused, but for the one before.
 const FORMAT: &str = "ombak 2\n";
@@ -82,6 +88,8 @@ pub struct EmbeddedOptions {
     pub log_file_size_bytes: u64,
     /// How the log's files are written.
     pub log_disk: Arc<dyn Disk>,
+    /// Who may be about to write more; without it the log never waits for more.
+    pub idleness: Option<Arc<Idleness>>,
 }
 
 /// What it takes for a write to be called durable.
@@ -109,6 +117,7 @@ impl EmbeddedOptions {
             unapplied_size_bytes_max: 64 * 1024 * 1024,
             log_file_size_bytes: 8 * 1024 * 1024,
             log_disk: Arc::new(SystemDisk),
+            idleness: None,
         }
     }
 }
@@ -236,10 +245,19 @@ impl EmbeddedStore {
         let clock_bound = rows.clock_bound().map_err(damaged)?;
         let commits = Commits::new(rows, options.rows, options.unapplied_size_bytes_max, position).map_err(damaged)?;
         let commits = Arc::new(commits);
+        if let Some(idleness) = &options.idleness {
+            let commits = Arc::downgrade(&commits);
+            idleness.when_complete(move || {
+                if let Some(commits) = commits.upgrade() {
+                    commits.end_gathering();
+                }
+            });
+        }
         let thread_error = |error: std::io::Error| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
         let committer = thread::Builder::new().name("committer".into());
-        let (shared, durability) = (commits.clone(), options.durability);
-        let committer = committer.spawn(move || shared.run_committer(log, durability)).map_err(thread_error)?;
+        let (shared, durability, idleness) = (commits.clone(), options.durability, options.idleness.clone());
+        let committer =
+            committer.spawn(move || Committer::new(&shared, log, durability, idleness).run()).map_err(thread_error)?;
         let applier = thread::Builder::new().name("applier".into());
         let (shared, log_file_size_bytes) = (commits.clone(), options.log_file_size_bytes);
         let applier = applier.spawn(move || Applier::new(&shared, log_file_size_bytes).run()).map_err(thread_error)?;
@@ -401,6 +419,10 @@ impl Store for EmbeddedStore {
         self.commits.durable.is_reached(position)
     }
 
+    fn failure(&self) -> Option<StoreError> {
+        self.commits.failure()
+    }
+
     fn durable(&self, position: Position) -> StoreFuture<'static, ()> {
         let told = self.commits.durable.wait(position);
         Box::pin(async move { told.await.unwrap_or(Err(StoreError::Closed)) })
@@ -462,6 +484,60 @@ impl Store for EmbeddedStore {
             (Ok(_), Ok(false)) => tracing::error!("the store closes after a failure: the next start replays its log"),
             _ => tracing::error!("a thread of the store panicked"),
         }
+    }
+}
+
+impl MapStore for EmbeddedStore {
+    fn map_partitions(&self) -> StoreFuture<'_, Vec<PartitionState>> {
+        Box::pin(async move { self.rows().map_partitions() })
+    }
+
+    fn map_entry<'a>(
+        &'a self,
+        partition: Partition,
+        key: &'a MapKey,
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, Option<Entry>> {
+        Box::pin(async move { self.rows().map_entry(partition, key, horizon) })
+    }
+
+    fn commit_map(&self, delta: MapDelta) -> Result<Position, StoreError> {
+        self.commits.write(&LogEntry::Map(delta))
+    }
+
+    fn map_changes<'a>(
+        &'a self,
+        partition: Partition,
+        after: u64,
+        limits: PageLimits,
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, Vec<Change>> {
+        let rows = self.rows().clone();
+        blocking(horizon, move |horizon| rows.map_changes(partition, after, limits, horizon))
+    }
+
+    fn map_keys<'a>(
+        &'a self,
+        partition: Partition,
+        after: Bytes,
+        limits: PageLimits,
+        horizon: &'a Horizon,
+    ) -> StoreFuture<'a, KeyPage> {
+        let rows = self.rows().clone();
+        blocking(horizon, move |horizon| rows.map_keys(partition, &after, limits, horizon))
+    }
+
+    fn map_tombstones(
+        &self,
+        partition: Partition,
+        removed_before_ms: u64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(MapKey, Digest)>> {
+        let rows = self.rows().clone();
+        Box::pin(async move {
+            let found = tokio::task::spawn_blocking(move || rows.map_tombstones(partition, removed_before_ms, limit));
+            found.await.unwrap_or(Err(StoreError::Closed))
+        })
     }
 }
 

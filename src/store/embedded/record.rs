@@ -19,7 +19,7 @@ const VERSION: u8 = 1;
 const VERSION_WITH_KEY: u8 = 2;
 
 /// Puts the version, and the whole key where the row's was cut, before a value.
-fn begin(key: Option<&RowKey>, reserve: usize) -> BytesMut {
+pub(super) fn begin(key: Option<&RowKey>, reserve: usize) -> BytesMut {
     let whole = key.and_then(|key| key.whole.as_ref());
     let mut out = BytesMut::with_capacity(1 + reserve + whole.map_or(0, |whole| 4 + whole.len()));
     match whole {

@@ -190,7 +190,7 @@ impl Rows {
     }
 
     /// Reads, and takes in what was seen, also where it led to an error.
-    fn seen_by<T>(
+    pub(super) fn seen_by<T>(
         &self,
         horizon: &Horizon,
         read: impl FnOnce(&RowsView) -> Result<T, StoreError>,

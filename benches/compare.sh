@@ -1,0 +1,249 @@
+#!/usr/bin/env bash
+# compare.sh [-n ROUNDS] [-s SECONDS] [-k KEYS] [-d DIR] [-l] [CASE...] : Ombak against Redis at equal durability, on this machine.
+# Starts both on empty data directories of one disk: Ombak as it is by default, redis-server with appendonly yes and appendfsync
+# always. The two run in turn, and each round gives a ratio, so that a machine whose speed drifts is fair to both.
+#   -n  rounds (default 5)      -s  seconds of each run (default 5)      -k  different keys (default 10000)
+#   -d  directory on the disk (default: target)      -l  lists the cases      CASE  names or patterns, as 'counter-*' (default: all)
+#   OMBAK  the program (default: target/release/ombak, which is built first)
+# A row is the minimum, median and maximum over the rounds. Installs redis-server, redis-tools and strace where they are missing.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+rounds=5 seconds=5 keys=10000 dir=$root/target
+usage() { sed -n 2,8p "$0" | cut -c3-; exit "$1"; }
+
+# name | connections | pipelined | workload of `ombak bench` | arguments of redis-benchmark
+cases() {
+    local hincrby='HINCRBY counter:__rand_int__ n 1' set='-t set -d 1024' get='-t get -d 1024' connections
+    for connections in 64 256; do
+        echo "counter-$connections|$connections|1|counter|$hincrby"
+        echo "put-$connections|$connections|1|put|$set"
+        echo "map-$connections|$connections|1|map|$hincrby"
+    done
+    echo "get-64|64|1|get|$get"
+    echo "ping-64|64|1|ping|-t ping_mbulk"
+    echo "counter-64-pipelined|64|16|counter|$hincrby"
+    echo "put-64-pipelined|64|16|put|$set"
+    echo "map-64-pipelined|64|16|map|$hincrby"
+    # These two have no Redis in them.
+    echo "p99-over-fsync|64|1|counter|"
+    echo "writes-per-fsync||||"
+}
+
+while getopts n:s:k:d:lh option; do
+    case $option in
+        n) rounds=$OPTARG ;;
+        s) seconds=$OPTARG ;;
+        k) keys=$OPTARG ;;
+        d) dir=$OPTARG ;;
+        l) cases | cut -d'|' -f1; exit ;;
+        h) usage 0 ;;
+        *) usage 2 >&2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+patterns=("${@:-*}")
+
+wanted() { # name
+    local pattern
+    for pattern in "${patterns[@]}"; do
+        # shellcheck disable=SC2053 # it is a pattern
+        [[ $1 == $pattern ]] && return
+    done
+    return 1
+}
+
+install_missing() {
+    local packages=()
+    command -v redis-server >/dev/null || packages+=(redis-server)
+    command -v redis-benchmark >/dev/null || packages+=(redis-tools)
+    command -v strace >/dev/null || packages+=(strace)
+    [ ${#packages[@]} -gt 0 ] || return 0
+    local sudo=
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    if ! { $sudo apt-get update && $sudo apt-get install -y --no-install-recommends "${packages[@]}"; } >"$work/install" 2>&1; then
+        tail -5 "$work/install" >&2
+        echo "compare.sh: cannot install ${packages[*]} with apt-get (above): install them by hand" >&2
+        exit 1
+    fi
+}
+
+mkdir -p "$dir"
+work=$(mktemp -d "$dir/compare.XXXXXX")
+redis_pid=
+# shellcheck source=../tests/support/server.sh
+. "$root/tests/support/server.sh"
+stop_redis() { [ -z "$redis_pid" ] || { kill "$redis_pid" && wait "$redis_pid"; } 2>/dev/null || true; redis_pid=; }
+trap 'stop_redis; kill_server; rm -rf "$work"' EXIT
+install_missing
+if [ -z "${OMBAK:-}" ]; then
+    (cd "$root" && cargo build --locked --release)
+    OMBAK=$root/target/release/ombak
+fi
+
+# Redis cannot be asked for a free port.
+start_redis() {
+    local attempt
+    for attempt in 1 2 3 4 5; do
+        redis_port=$((20000 + RANDOM % 20000))
+        mkdir -p "$work/redis"
+        # Without snapshots and rewrites, which would only take from it.
+        redis-server --port "$redis_port" --bind 127.0.0.1 --dir "$work/redis" --save '' --appendonly yes --appendfsync always \
+            --auto-aof-rewrite-percentage 0 --maxclients 2000 >"$work/redis.log" 2>&1 &
+        redis_pid=$!
+        for _ in $(seq 100); do
+            # Another's port answers as well, so its word counts only while ours lives.
+            sleep 0.05
+            kill -0 "$redis_pid" 2>/dev/null || continue 2
+            grep -q 'Ready to accept connections' "$work/redis.log" && return
+        done
+        stop_redis
+    done
+    cat "$work/redis.log" >&2
+    echo "compare.sh: redis-server does not start (above)" >&2
+    exit 1
+}
+
+# Every key is there before it is read.
+fill_redis() {
+    local value
+    value=$(printf '%01024d' 0)
+    awk -v keys="$keys" -v value="$value" 'BEGIN { for (i = 0; i < keys; i++) printf "SET key:%012d %s\r\n", i, value }' |
+        redis-cli -p "$redis_port" --pipe >"$work/filled"
+}
+
+# A value of the JSON that `ombak bench` prints.
+number() { # name
+    sed -nE "s/^ *\"$1\": ([0-9.]+),?$/\1/p"
+}
+
+ombak_json() { # workload connections pipelined
+    "$OMBAK" bench "$1" --host "127.0.0.1:$PORT" --connections "$2" --pipeline "$3" --seconds "$seconds" --keys "$keys" --json
+}
+
+ombak_rate() { # workload connections pipelined
+    ombak_json "$@" | number requests_per_second
+}
+
+# redis-benchmark counts requests, not seconds: how many is known from the run before.
+declare -A redis_known
+redis_rate() { # case connections pipelined argument...
+    local name=$1 connections=$2 pipelined=$3 requests rate; shift 3
+    if [ -z "${redis_known[$name]:-}" ]; then
+        redis_known[$name]=$(redis_requests "$connections" "$pipelined" $((connections * pipelined * 40)) "$@")
+    fi
+    requests=$(awk -v rate="${redis_known[$name]}" -v seconds="$seconds" 'BEGIN { printf "%d", rate * seconds }')
+    rate=$(redis_requests "$connections" "$pipelined" "$requests" "$@")
+    redis_known[$name]=$rate
+    redis_last=$rate
+}
+redis_requests() { # connections pipelined requests argument...
+    local connections=$1 pipelined=$2 requests=$3; shift 3
+    # Options go first: a command takes the rest of the line.
+    redis-benchmark -p "$redis_port" -c "$connections" -P "$pipelined" -n "$requests" -r "$keys" --csv "$@" |
+        awk -F'","' 'NR > 1 { rate = $2 } END { print rate }'
+}
+
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f\n", a / b }'; }
+
+row() { # name file format
+    sort -g "$2" | awk -v name="$1" -v format="$3" '
+        { value[NR] = $1 }
+        END {
+            median = NR % 2 ? value[(NR + 1) / 2] : (value[NR / 2] + value[NR / 2 + 1]) / 2
+            printf "%-34s " format " " format " " format "\n", name, value[1], median, value[NR]
+        }'
+}
+rows() { # case
+    local name=$1 what
+    [ -s "$work/$name.ratio" ] || return 0
+    row "$name: ombak / redis" "$work/$name.ratio" '%9.2f'
+    [ ! -s "$work/$name.own" ] || row "    / ombak unpipelined" "$work/$name.own" '%9.2f'
+    for what in ombak redis; do row "    $what, requests a second" "$work/$name.$what" '%9.0f'; done
+}
+
+versus_redis() { # name connections pipelined workload redis-arguments round
+    local name=$1 connections=$2 pipelined=$3 workload=$4 round=$6 arguments ours alone
+    read -ra arguments <<<"$5"
+    # Who is first changes from round to round.
+    if [ $((round % 2)) = 1 ]; then ours=$(ombak_rate "$workload" "$connections" "$pipelined"); fi
+    redis_rate "$name" "$connections" "$pipelined" "${arguments[@]}"
+    if [ $((round % 2)) = 0 ]; then ours=$(ombak_rate "$workload" "$connections" "$pipelined"); fi
+    echo "$ours" >>"$work/$name.ombak"
+    echo "$redis_last" >>"$work/$name.redis"
+    ratio "$ours" "$redis_last" >>"$work/$name.ratio"
+    if [ "$pipelined" -gt 1 ]; then
+        alone=$(ombak_rate "$workload" "$connections" 1)
+        ratio "$ours" "$alone" >>"$work/$name.own"
+    fi
+}
+
+# The tail of a durable write against that of the disk alone, in windows that alternate.
+p99_over_fsync() { # connections workload
+    local ours floor
+    floor=$("$OMBAK" bench fsync --value-bytes 128 --dir "$work" --seconds "$seconds" --json | number p99)
+    ours=$(ombak_json "$2" "$1" 1 | number p99)
+    echo "$floor" >>"$work/p99.floor"
+    echo "$ours" >>"$work/p99.ombak"
+    ratio "$ours" "$floor" >>"$work/p99.ratio"
+}
+
+# HOOK: a count of fsyncs that the server tells itself would go here, in place of a server of its own under strace, which
+# stops it at nothing but its fsyncs.
+writes_per_fsync() {
+    local connections rate writes fsyncs traced
+    for connections in 1 4 16 64 256 1024; do
+        traced=$work/traced-$connections
+        mkdir -p "$traced"
+        cat >"$traced/ombak" <<SCRIPT
+#!/bin/sh
+exec strace -f --seccomp-bpf -c -e trace=fsync,fdatasync -o "$traced/calls" "$OMBAK" "\$@"
+SCRIPT
+        chmod +x "$traced/ombak"
+        (
+            program=$OMBAK
+            OMBAK=$traced/ombak start_server "$traced"
+            OMBAK=$program
+            # strace passes no signal on: the server is its child.
+            trap 'kill -TERM $(pgrep -P "$SERVER_PID"); wait "$SERVER_PID"' EXIT
+            ombak_json counter "$connections" 1 >"$traced/json"
+        )
+        rate=$(number requests_per_second <"$traced/json")
+        writes=$(number requests_with_warm_up <"$traced/json")
+        fsyncs=$(awk '$NF == "fsync" || $NF == "fdatasync" { calls += $4 } END { print calls }' "$traced/calls")
+        awk -v connections="$connections" -v rate="$rate" -v writes="$writes" -v fsyncs="$fsyncs" 'BEGIN {
+            printf "    %4d connections: %8.0f writes a second, %7.1f writes an fsync\n", connections, rate, writes / fsyncs
+        }'
+        rm -rf "$traced"
+    done
+}
+
+load() { cut -d' ' -f1-3 /proc/loadavg; }
+
+start_server "$work/ombak"
+start_redis
+fill_redis
+echo "$("$OMBAK" --version), $(redis-server --version | sed -E 's/.*v=([^ ]*).*/Redis \1/'), $(nproc) processors, $(uname -sr)"
+echo "$rounds rounds of $seconds s, $keys keys, on $(df --output=source,fstype "$work" | tail -1 | tr -s ' '); load before: $(load)"
+for round in $(seq "$rounds"); do
+    while IFS='|' read -r name connections pipelined workload arguments; do
+        wanted "$name" || continue
+        case $name in
+            writes-per-fsync) ;;
+            p99-over-fsync) p99_over_fsync "$connections" "$workload" ;;
+            *) versus_redis "$name" "$connections" "$pipelined" "$workload" "$arguments" "$round" ;;
+        esac
+    done < <(cases)
+    echo "round $round is done, load: $(load)" >&2
+done
+printf '%-34s %9s %9s %9s\n' '' min median max
+for name in $(cases | cut -d'|' -f1); do rows "$name"; done
+if [ -s "$work/p99.ratio" ]; then
+    row 'p99-over-fsync: counter / fsync' "$work/p99.ratio" '%9.2f'
+    row '    counter, 64 connections, us' "$work/p99.ombak" '%9.0f'
+    row '    append + fdatasync, us' "$work/p99.floor" '%9.0f'
+fi
+if wanted writes-per-fsync; then
+    echo "writes-per-fsync, counter updates:"
+    writes_per_fsync
+fi
+echo "load after: $(load)"

@@ -1,0 +1,273 @@
+//! `ombak bench`: load on any server that speaks the protocol, a real Riak included, and what it takes of it.
+//!
+//! The server's processor may be this one, so a request costs little here: it is encoded once and then only its digits
+//! change, what is pipelined is written at once, and the clock is read once for all that one read brings.
+
+mod floor;
+mod load;
+mod measured;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::{JoinError, JoinSet};
+
+use self::load::{Load, Templates};
+use self::measured::Measured;
+use super::target::address;
+use super::{CliError, Outcome};
+use crate::client::{Client, ClientError, Pipeline};
+use crate::config::Config;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Workloads:
+  ping     nothing but the way there and back
+  get      plain objects, which are stored first
+  put      plain objects, each put replacing what is there
+  counter  adds one to a counter of type `counters`
+  set      adds one of 100 members to a set of type `sets`
+  map      counter, register, flag and set member of a map of type `maps`, in one update
+  bigset   adds a member to the one set of all connections
+  mixed    half gets, the rest puts, counters, sets and maps
+  fsync    no server: appends --value-bytes to a file in --dir and waits until the disk has them, one after the other
+
+Each connection waits for replies before it sends more. The bucket types are there in Ombak from its first start; another
+server must be given them. The exit status is 1 when a request was refused.
+
+Examples:
+  ombak bench put --value-bytes 1024
+  ombak bench counter --connections 256 --pipeline 16 --seconds 30
+  ombak bench mixed --host riak.example:8087 --json
+  ombak bench fsync --value-bytes 128 --dir /var/lib/ombak")]
+pub struct BenchArgs {
+    /// What to do all the time
+    #[arg(value_enum)]
+    workload: Workload,
+    /// Server to talk to [default: the first address of pbc_listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    host: Option<String>,
+    /// Connections at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    connections: u32,
+    /// Requests in flight on each connection
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pipeline: u32,
+    /// How long to measure, after a second that is not counted
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// Different keys, or for bigset members
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=load::NUMBERS))]
+    keys: u64,
+    /// Bytes of a value or register (a map's has 64 at most)
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=16_777_216))]
+    value_bytes: u32,
+    /// Bucket to use: each run may have its own
+    #[arg(long, default_value = "bench")]
+    bucket: String,
+    /// Seed of the choice of keys
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Directory on the disk that fsync is about
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Print the result as JSON, and no progress bar
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    Ping,
+    Get,
+    Put,
+    Counter,
+    Set,
+    Map,
+    Bigset,
+    Mixed,
+    Fsync,
+}
+
+impl Workload {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// Not counted: caches are filled.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// How long after the end the last replies may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Open files that are no connections.
+const FILES_BESIDE_CONNECTIONS: u64 = 50;
+/// Connections that store objects before a run, and requests in flight on each: enough to share fsyncs.
+const FILL_CONNECTIONS: u32 = 64;
+const FILL_PIPELINE: usize = 16;
+
+/// When replies count.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    begin: Instant,
+    end: Instant,
+}
+
+impl Span {
+    fn from_now(args: &BenchArgs) -> Self {
+        let begin = Instant::now() + WARM_UP;
+        Self { begin, end: begin + Duration::from_secs(args.seconds.into()) }
+    }
+
+    fn contains(&self, moment: Instant) -> bool {
+        (self.begin..self.end).contains(&moment)
+    }
+}
+
+pub(super) async fn run(args: &BenchArgs, config: &Config) -> Result<Outcome, CliError> {
+    let progress = if args.json { ProgressBar::hidden() } else { progress_bar(args) };
+    let measured = match args.workload {
+        Workload::Fsync => {
+            let (dir, bytes, span) = (args.dir.clone(), args.value_bytes, Span::from_now(args));
+            let appending = tokio::task::spawn_blocking(move || floor::append(&dir, bytes, span));
+            while_shown(&progress, span, appending).await.map_err(ended)??
+        }
+        _ => load_server(args, &address(args.host.as_deref(), config), &progress).await?,
+    };
+    progress.finish_and_clear();
+    let text = if args.json { format!("{:#}\n", measured.to_json(args)) } else { measured.to_text(args) };
+    Ok(Outcome { text, failed: measured.has_refusals() })
+}
+
+fn progress_bar(args: &BenchArgs) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {percent}%").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(u64::from(args.seconds) * 1000).with_style(style).with_message(args.workload.name())
+}
+
+/// Waits for the work, and shows meanwhile how far the time has come.
+async fn while_shown<T>(progress: &ProgressBar, span: Span, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(Duration::from_millis(200)) => {
+                progress.set_position(u64::try_from(span.begin.elapsed().as_millis()).unwrap_or(u64::MAX));
+            }
+        }
+    }
+}
+
+async fn load_server(args: &BenchArgs, address: &str, progress: &ProgressBar) -> Result<Measured, CliError> {
+    raise_file_limit(args.connections)?;
+    let templates = Arc::new(Templates::new(args)?);
+    if matches!(args.workload, Workload::Get | Workload::Mixed) {
+        fill(address, args, &templates).await?;
+    }
+    // All of them before the first request, or the first ones would have the server for themselves.
+    let mut pipelines = Vec::new();
+    for _ in 0..args.connections {
+        pipelines.push(Pipeline::new(Client::connect(address).await?));
+    }
+    let span = Span::from_now(args);
+    let measured = Arc::new(Mutex::new(Measured::new()));
+    let mut connections = JoinSet::new();
+    for (number, pipeline) in (0..).zip(pipelines) {
+        let load = Load::new(templates.clone(), args.seed.wrapping_mul(1_000_003).wrapping_add(number));
+        connections.spawn(connection(pipeline, load, args.pipeline as usize, span, measured.clone()));
+    }
+    let all = tokio::time::timeout_at((span.end + PATIENCE).into(), all(connections));
+    let answered = while_shown(progress, span, all).await;
+    answered.map_err(|_| CliError::Failed { reason: "the server leaves requests without a reply".to_owned() })??;
+    Ok(std::mem::replace(&mut *measured.lock().unwrap_or_else(PoisonError::into_inner), Measured::new()))
+}
+
+/// Makes room for the connections, which a plain shell has not always.
+fn raise_file_limit(connections: u32) -> Result<(), CliError> {
+    let wanted = u64::from(connections) + FILES_BESIDE_CONNECTIONS;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => {
+            let reason = format!("{connections} connections need {wanted} open files, and the system allows {limit}");
+            Err(CliError::Argument { argument: "--connections", reason })
+        }
+        // A limit that cannot be told may still be high enough.
+        _ => Ok(()),
+    }
+}
+
+/// Waits until every connection has ended, or one has failed.
+async fn all(mut connections: JoinSet<Result<(), ClientError>>) -> Result<(), CliError> {
+    while let Some(done) = connections.join_next().await {
+        done.map_err(ended)??;
+    }
+    Ok(())
+}
+
+fn ended(error: JoinError) -> CliError {
+    CliError::Failed { reason: error.to_string() }
+}
+
+/// Stores every object that gets will ask for.
+async fn fill(address: &str, args: &BenchArgs, templates: &Arc<Templates>) -> Result<(), CliError> {
+    let mut connections = JoinSet::new();
+    let step = FILL_CONNECTIONS.min(args.connections);
+    for first in 0..step {
+        let keys = (first.into()..args.keys).step_by(step as usize);
+        let pipeline = Pipeline::new(Client::connect(address).await?);
+        connections.spawn(store(pipeline, templates.clone(), keys));
+    }
+    all(connections).await
+}
+
+async fn store(
+    mut pipeline: Pipeline,
+    templates: Arc<Templates>,
+    mut keys: impl Iterator<Item = u64>,
+) -> Result<(), ClientError> {
+    let now = Instant::now();
+    loop {
+        while pipeline.in_flight() < FILL_PIPELINE
+            && let Some(key) = keys.next()
+        {
+            pipeline.queue(now, |unsent| templates.put(key, unsent));
+        }
+        if pipeline.in_flight() == 0 {
+            return Ok(());
+        }
+        pipeline.flush().await?;
+        pipeline.wait().await?;
+        while let Some(received) = pipeline.take_received(now)? {
+            if let Some(reason) = received.refused {
+                return Err(ClientError::Refused { reason });
+            }
+        }
+    }
+}
+
+/// Keeps one connection busy until the end, and then waits for what is in flight.
+async fn connection(
+    mut pipeline: Pipeline,
+    mut load: Load,
+    depth: usize,
+    span: Span,
+    measured: Arc<Mutex<Measured>>,
+) -> Result<(), ClientError> {
+    let mut now = Instant::now();
+    loop {
+        while now < span.end && pipeline.in_flight() < depth {
+            pipeline.queue(now, |unsent| load.write_next(unsent));
+        }
+        if pipeline.in_flight() == 0 {
+            return Ok(());
+        }
+        pipeline.flush().await?;
+        pipeline.wait().await?;
+        now = Instant::now();
+        while let Some(received) = pipeline.take_received(now)? {
+            // All connections run on one thread: nobody waits here.
+            measured.lock().unwrap_or_else(PoisonError::into_inner).take(received, span.contains(now));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What a standby is fed from, and how far it has come.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::{Change, KeyPage, MapError, Maps, Mutation, PageLimits, now_ms};
+use crate::domain::map::{Condition, Digest, Entry, MapKey, Partition};
+use crate::store::{Horizon, StoreError};
+
+/// Begins the names of records about standbys.
+const STANDBY_RECORDS: &str = "map_standby/";
+
+/// How far a standby has come, as the primary remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyMark {
+    /// The standby's identity: an emptied one is another.
+    pub node: u64,
+    /// The positions up to which it has acknowledged everything, by the partition's index.
+    pub positions: Vec<u64>,
+    /// When it last did, in milliseconds since 1970.
+    pub acknowledged_ms: u64,
+}
+
+impl StandbyMark {
+    /// A mark of this moment.
+    pub fn now(node: u64, positions: Vec<u64>) -> Self {
+        Self { node, positions, acknowledged_ms: now_ms() }
+    }
+}
+
+impl Maps {
+    /// What is stored of a key, removed ones included.
+    pub async fn entry(&self, partition: Partition, key: &MapKey) -> Result<Option<Entry>, MapError> {
+        let horizon = Horizon::default();
+        let entry = self.inner.store.map_entry(partition, key, &horizon).await?;
+        self.inner.seen(&horizon).await?;
+        Ok(entry)
+    }
+
+    /// The durable changes of a partition behind a position, each key at its last one.
+    pub async fn changes(&self, partition: Partition, after: u64, limits: PageLimits) -> Result<Vec<Change>, MapError> {
+        let horizon = Horizon::default();
+        let changes = self.inner.store.map_changes(partition, after, limits, &horizon).await?;
+        // A standby must not hold what a crash here may take back: its number would be given to something else.
+        self.inner.seen(&horizon).await?;
+        Ok(changes)
+    }
+
+    /// The position up to which a partition is durable, now and whenever it rises.
+    pub fn durable_position(&self, partition: Partition) -> watch::Receiver<u64> {
+        self.inner.cell(partition).durable.subscribe()
+    }
+
+    /// Keys of a partition with their digests, removed ones included; see
+    /// [`MapStore::map_keys`](crate::store::maps::MapStore::map_keys).
+    pub async fn keys(&self, partition: Partition, after: Bytes, limits: PageLimits) -> Result<KeyPage, MapError> {
+        let horizon = Horizon::default();
+        let page = self.inner.store.map_keys(partition, after, limits, &horizon).await?;
+        self.inner.seen(&horizon).await?;
+        Ok(page)
+    }
+
+    /// How many keys there are, removed ones included.
+    pub async fn key_count(&self) -> Result<u64, MapError> {
+        Ok(self.inner.store.map_partitions().await?.iter().map(|state| state.keys).sum())
+    }
+
+    /// Those of some keys that are unknown here, or at a lower digest: their places in the list.
+    pub async fn find_missing(&self, partition: Partition, keys: &[(MapKey, Digest)]) -> Result<Vec<usize>, MapError> {
+        let mut missing = Vec::new();
+        for (at, (key, digest)) in keys.iter().enumerate() {
+            if self.entry(partition, key).await?.is_none_or(|stored| stored.digest < *digest) {
+                missing.push(at);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Writes that a key is removed, where nothing at all is known of it: so that a standby which still has it, because its
+    /// removal has been forgotten meanwhile, hears of it.
+    pub async fn bury(&self, partition: Partition, key: MapKey) -> Result<(), MapError> {
+        self.mutate(partition, key, Mutation::Bury, Condition::None).await.map(|_| ())
+    }
+
+    /// How far a standby had come when it was last heard of. `None` where it was not, or so long ago that removals may have
+    /// been forgotten since.
+    pub async fn standby_mark(&self, address: &str) -> Result<Option<StandbyMark>, MapError> {
+        let name = record_name(address);
+        let records = self.inner.store.records().await?;
+        let Some((_, value)) = records.into_iter().find(|(key, _)| *key == name) else { return Ok(None) };
+        let mark: StandbyMark =
+            serde_json::from_slice(&value).map_err(|_| StoreError::Damaged { what: "standby mark" })?;
+        let retention_ms = self.inner.options.tombstone_retention.as_millis();
+        let gap_ms = u128::from(now_ms().saturating_sub(mark.acknowledged_ms));
+        let fits = mark.positions.len() == self.partitions().count() as usize && gap_ms < retention_ms;
+        Ok(fits.then_some(mark))
+    }
+
+    /// Remembers how far a standby has come.
+    pub async fn put_standby_mark(&self, address: &str, mark: &StandbyMark) -> Result<(), MapError> {
+        let value = serde_json::to_vec(mark).map_err(|_| StoreError::Damaged { what: "standby mark" })?;
+        let position = self.inner.store.put_record(record_name(address), Some(value.into()))?;
+        Ok(self.inner.store.durable(position).await?)
+    }
+}
+
+fn record_name(address: &str) -> Bytes {
+    format!("{STANDBY_RECORDS}{address}").into()
+}
