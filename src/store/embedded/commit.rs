@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::batch::Batch;
+use super::batch::{Batch, ChangedRows};
 use super::durable::DurableMark;
 use super::entry::LogEntry;
 use super::log::{FrameBuilder, Log};
@@ -23,6 +24,8 @@ use crate::store::{Position, StoreError};
 
 /// Entries that wait for the log take no more than this, and one entry, where writers wait for room.
 const PENDING_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What most entries take, in bytes.
+const ENTRY_BYTES: usize = 256;
 /// A buffer of the log that has grown beyond this is given back.
 const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -44,6 +47,8 @@ pub(super) struct Commits {
     /// Wakes writers who wait for room.
     room: Notify,
     pending_size_bytes: AtomicUsize,
+    /// Steps of the sweep that were done.
+    sweeps: AtomicU64,
     /// Whether the committer waits for more.
     gathering: AtomicBool,
     /// What the log has taken, in bytes.
@@ -115,6 +120,7 @@ impl Commits {
             work: Condvar::new(),
             room: Notify::new(),
             pending_size_bytes: AtomicUsize::new(0),
+            sweeps: AtomicU64::new(0),
             gathering: AtomicBool::new(false),
             logged_bytes: AtomicU64::new(0),
             released: AtomicU64::new(position.0),
@@ -129,6 +135,12 @@ impl Commits {
 
     /// Makes a write. When this returns everybody sees it.
     pub(super) fn write(&self, entry: &LogEntry) -> Result<Position, StoreError> {
+        // Most of the work needs no lock, since nobody else writes the object: but the sweep may, and then it is done again.
+        let sweeps = self.sweeps.load(Ordering::Acquire);
+        let change = self.change(entry);
+        let mut encoded = Vec::with_capacity(ENTRY_BYTES);
+        entry.encode(&mut encoded);
+
         let mut queue = self.queue();
         if queue.closing {
             return Err(StoreError::Closed);
@@ -136,12 +148,11 @@ impl Commits {
         if let Some(failure) = queue.failure() {
             return Err(failure);
         }
-        let mut batch = Batch::new(self.rows.view());
-        batch.add(entry, self.limits)?;
-        let (changed, queued) = batch.into_parts();
+        let is_current = self.sweeps.load(Ordering::Relaxed) == sweeps;
+        let (changed, queued) = if is_current { change? } else { self.change(entry)? };
         let position = Position(queue.position.0 + 1);
         queue.position = position;
-        queue.frame.add(|out| entry.encode(out));
+        queue.frame.add(|out| out.extend_from_slice(&encoded));
         self.pending_size_bytes.store(queue.frame.size_bytes(), Ordering::Relaxed);
         queue.sweeper.add(queued);
         self.rows.write(changed, position);
@@ -156,6 +167,13 @@ impl Commits {
             self.work.notify_one();
         }
         Ok(position)
+    }
+
+    /// What a write changes, as things stand.
+    fn change(&self, entry: &LogEntry) -> Result<(ChangedRows, Vec<(Bytes, Bytes)>), StoreError> {
+        let mut batch = Batch::new(self.rows.view());
+        batch.add(entry, self.limits)?;
+        Ok(batch.into_parts())
     }
 
     /// Why no more writes are taken, if so.
@@ -253,6 +271,7 @@ impl Commits {
     /// Does a bounded piece of the sweep.
     fn sweep_step(&self, queue: &mut Queue) {
         let mut batch = Batch::new(self.rows.view());
+        self.sweeps.fetch_add(1, Ordering::Release);
         match queue.sweeper.step(&mut batch) {
             // No entry of the log: after a crash the sweep is done again, and only dead rows are back. It goes to the
             // tables with the last write.
