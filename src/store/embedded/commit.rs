@@ -181,11 +181,18 @@ impl Commits {
         self.queue().failure()
     }
 
-    /// Resolves when there is room for another write.
+    /// Whether no more writes are taken.
+    fn has_ended(&self) -> bool {
+        let queue = self.queue();
+        queue.closing || queue.failure.is_some()
+    }
+
+    /// Resolves when there is room for another write, or none will be taken.
     pub(super) async fn wait_for_room(&self) {
         loop {
             let room = self.room.notified();
-            if self.has_room() {
+            // Where nothing will be made any more, whoever writes is told so at once.
+            if self.has_room() || self.has_ended() {
                 return;
             }
             room.await;
@@ -200,6 +207,7 @@ impl Commits {
     /// Takes no more writes. Those that were made go on.
     pub(super) fn close(&self) {
         self.queue().closing = true;
+        self.room.notify_waiters();
         self.pending.notify_one();
     }
 

@@ -257,3 +257,25 @@ fn a_bucket_listing_reads_one_key_of_each_bucket() {
     let listed = bench.rows.keys(&in_bucket("b", "").bucket, None, 10, &Horizon::default());
     assert!(matches!(listed, Err(StoreError::Damaged { .. })), "{listed:?}");
 }
+
+#[test]
+fn who_waits_for_room_is_told_when_none_will_be_made() {
+    let mut bench = Bench::new();
+    let full = Commits::new(bench.rows.clone(), LIMITS, 1, bench.position).unwrap();
+    bench.update(&object("k"), None, &set("s"), &[1]).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        assert!(!full.has_room());
+        let mut waits = std::pin::pin!(full.wait_for_room());
+        tokio::select! {
+            biased;
+            () = &mut waits => panic!("there is no room"),
+            () = std::future::ready(()) => {}
+        }
+        full.fail(&StoreError::Engine { reason: "the disk is gone".into() });
+        waits.await;
+    });
+    let delta = Delta { dot: Dot { actor: ACTOR, time: Time(9) }, puts: vec![], floors: vec![] };
+    let refused = full.write(&LogEntry::Delta(object("k"), delta));
+    assert!(matches!(refused, Err(StoreError::ReadOnly { .. })), "{refused:?}");
+}
