@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 
@@ -142,7 +142,7 @@ impl Connection {
                 }
                 Err(FrameError::ZeroLength) => return Ok(End::Refused),
                 Err(FrameError::TooLarge { .. }) => {
-                    self.push(&frame_too_large(), Share::default())?;
+                    self.push(&frame_too_large())?;
                     return Ok(End::Refused);
                 }
                 Err(FrameError::Io(error)) => return Err(error),
@@ -160,7 +160,7 @@ impl Connection {
             Answer::LastReply(reply) => (reply, false),
             Answer::Stream(mut replies) => {
                 while let Some(reply) = replies.recv().await {
-                    self.push(&reply, Share::default())?;
+                    self.push(&reply)?;
                     self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
                 }
                 return Ok(true);
@@ -177,8 +177,9 @@ impl Connection {
         Ok(goes_on)
     }
 
-    fn push(&mut self, reply: &Reply, request_share: Share) -> io::Result<()> {
-        self.pipeline.push(ReplyFrame::new(reply)?, self.service.gate(), request_share);
+    /// Takes in a reply that is not counted as a request's.
+    fn push(&mut self, reply: &Reply) -> io::Result<()> {
+        self.pipeline.push(ReplyFrame::new(reply)?, self.service.gate(), Share::default());
         Ok(())
     }
 
@@ -210,9 +211,10 @@ impl Connection {
             // Thousands of connections wait for their next request: none of them keeps a buffer meanwhile.
             *input = BytesMut::new();
             pipeline.shrink();
+            let idle_deadline = options.idle_timeout.map(|idle| Instant::now() + idle);
             tokio::select! {
                 () = stopping.cancelled() => return Ok(Waited::GoOn),
-                () = sleep_if(options.idle_timeout) => return Ok(Waited::TimedOut),
+                () = sleep_until_if(idle_deadline) => return Ok(Waited::TimedOut),
                 readable = stream.readable() => readable?,
             }
         }
@@ -258,13 +260,6 @@ enum Waited {
     Closed,
     /// The peer was too slow.
     TimedOut,
-}
-
-async fn sleep_if(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => sleep(duration).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn sleep_until_if(deadline: Option<Instant>) {

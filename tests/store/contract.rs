@@ -14,37 +14,8 @@ use ombak::store::{Horizon, Store, StoreError};
 
 use super::support::*;
 
-/// Makes a test of each function for each store.
-macro_rules! suite {
-    ($($name:ident)*) => {
-        mod memory {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(&super::MemoryStore::new(super::ACTOR)).await;
-            })*
-        }
-
-        mod embedded {
-            $(#[tokio::test]
-            async fn $name() {
-                let dir = tempfile::tempdir().unwrap();
-                super::$name(&super::open(dir.path())).await;
-            })*
-        }
-
-        // The usual limits, by which small objects are one row.
-        mod embedded_packed {
-            $(#[tokio::test]
-            async fn $name() {
-                let dir = tempfile::tempdir().unwrap();
-                super::$name(&super::open_packed(dir.path())).await;
-            })*
-        }
-    };
-}
-
 suite! {
-    a_delta_is_read_when_its_ticket_has_resolved
+    a_delta_is_read_when_it_is_committed
     selections_take_what_they_name
     a_later_put_replaces_an_earlier_one
     a_small_field_is_removed
@@ -86,7 +57,7 @@ suite! {
     a_closed_store_takes_no_writes
 }
 
-async fn a_delta_is_read_when_its_ticket_has_resolved(store: &dyn Store) {
+async fn a_delta_is_read_when_it_is_committed(store: &dyn Store) {
     let mut writer = Writer::new(store);
     let map = field(&Path::root(), "m", FieldKind::Map);
     let at = |path: &Path, element| CellKey { path: path.clone(), element };

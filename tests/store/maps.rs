@@ -10,27 +10,8 @@ use ombak::store::memory::MemoryStore;
 
 use super::support::*;
 
-macro_rules! suite {
-    ($($name:ident)*) => {
-        mod memory {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(&super::MemoryStore::new(super::ACTOR)).await;
-            })*
-        }
-
-        mod embedded {
-            $(#[tokio::test]
-            async fn $name() {
-                let dir = tempfile::tempdir().unwrap();
-                super::$name(&super::open(dir.path())).await;
-            })*
-        }
-    };
-}
-
 suite! {
-    an_entry_is_read_when_its_ticket_has_resolved
+    an_entry_is_read_when_it_is_committed
     a_lower_digest_changes_nothing
     a_delta_may_come_again
     changes_are_read_in_their_order_each_key_at_its_last
@@ -111,7 +92,7 @@ fn positions(changes: &[Change]) -> Vec<(u64, Bytes)> {
     changes.iter().map(|change| (change.position, change.key.key.clone())).collect()
 }
 
-async fn an_entry_is_read_when_its_ticket_has_resolved(store: &dyn MapStore) {
+async fn an_entry_is_read_when_it_is_committed(store: &dyn MapStore) {
     let mut writer = Writer::new(store);
     assert_eq!(writer.get(&key("k")).await, None);
     assert_eq!(store.map_partitions().await.unwrap(), []);

@@ -290,3 +290,33 @@ async fn sweep_until(store: &EmbeddedStore, rows: u64, done: impl Fn(u64) -> boo
     }
     panic!("the sweep leaves {found} rows and not {rows}");
 }
+
+/// Makes a test of each function for each store.
+macro_rules! suite {
+    ($($name:ident)*) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&super::MemoryStore::new(super::ACTOR)).await;
+            })*
+        }
+
+        mod embedded {
+            $(#[tokio::test]
+            async fn $name() {
+                let dir = tempfile::tempdir().unwrap();
+                super::$name(&super::open(dir.path())).await;
+            })*
+        }
+
+        // The usual limits, by which small objects are one row.
+        mod embedded_packed {
+            $(#[tokio::test]
+            async fn $name() {
+                let dir = tempfile::tempdir().unwrap();
+                super::$name(&super::open_packed(dir.path())).await;
+            })*
+        }
+    };
+}
+pub(crate) use suite;

@@ -27,12 +27,8 @@ impl<'a> Applier<'a> {
     /// Works until the store closes or fails. Whether the tables then hold everything durably.
     pub(super) fn run(mut self) -> bool {
         loop {
-            let (applied, is_last) = match self.commits.next_task() {
-                Task::Apply(frozen, position) => (self.apply(&frozen, position, false), false),
-                Task::ApplyLast(frozen, position) => (self.apply(&frozen, position, true), true),
-                Task::End => return false,
-            };
-            match applied {
+            let Task::Apply { frozen, position, is_last } = self.commits.next_task() else { return false };
+            match self.apply(&frozen, position, is_last) {
                 Ok(()) if is_last => return true,
                 Ok(()) => {}
                 Err(error) => {

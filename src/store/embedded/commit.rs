@@ -17,6 +17,7 @@ use super::batch::{Batch, ChangedRows};
 use super::durable::DurableMark;
 use super::entry::LogEntry;
 use super::log::{FrameBuilder, Log};
+use super::overlay::Overlay;
 use super::rows::Rows;
 use super::sweep::Sweeper;
 use super::{Durability, Idleness, RowLimits};
@@ -83,9 +84,12 @@ impl Queue {
 /// What the applier is to do.
 pub(super) enum Task {
     /// Carry what was written up to a position to the tables.
-    Apply(Arc<super::overlay::Overlay>, Position),
-    /// The same, and no more.
-    ApplyLast(Arc<super::overlay::Overlay>, Position),
+    Apply {
+        frozen: Arc<Overlay>,
+        position: Position,
+        /// Whether there will be no more.
+        is_last: bool,
+    },
     /// Nothing any more.
     End,
 }
@@ -256,11 +260,8 @@ impl Commits {
             if queue.failure.is_some() {
                 return Task::End;
             }
-            if queue.drained {
-                return Task::ApplyLast(self.rows.freeze(), queue.position);
-            }
-            if self.is_full() {
-                return Task::Apply(self.rows.freeze(), queue.position);
+            if queue.drained || self.is_full() {
+                return Task::Apply { frozen: self.rows.freeze(), position: queue.position, is_last: queue.drained };
             }
             if queue.sweeper.is_idle() || queue.closing {
                 queue.applier_waits = true;

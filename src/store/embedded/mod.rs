@@ -296,6 +296,10 @@ fn replay(
             rows.write(batch.into_parts().0, position);
             last = position;
         }
+        // Most starts follow a clean end, and find nothing.
+        if ended && last == held {
+            return Ok(last);
+        }
         if ended || rows.size_bytes_in_memory() >= options.unapplied_size_bytes_max {
             let frozen = rows.freeze();
             rows.apply(&frozen, last)?;
