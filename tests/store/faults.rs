@@ -77,6 +77,10 @@ impl FaultyDisk {
 }
 
 impl Disk for FaultyDisk {
+    fn create(&self, path: &DirPath, _is_synced_at_once: bool) -> io::Result<File> {
+        File::options().create_new(true).read(true).write(true).open(path)
+    }
+
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         if !self.allows() {
             return self.fail(file, bytes, offset);

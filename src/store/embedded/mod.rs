@@ -45,7 +45,7 @@ pub use self::counts::RowCounts;
 use self::entry::LogEntry;
 pub use self::idle::Idleness;
 pub use self::log::{Disk, LogError, SystemDisk};
-use self::log::{Log, Recovered};
+use self::log::{Log, LogFiles, Recovered};
 use self::rows::Rows;
 use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
 use super::{Content, Horizon, ObjectState, Position, Store, StoreError, StoreFuture};
@@ -319,7 +319,15 @@ fn begin_log(dir: &Path, options: &EmbeddedOptions, behind: Position) -> std::io
     let mut name = [0; 8];
     getrandom::fill(&mut name).map_err(std::io::Error::other)?;
     let name = u64::from_be_bytes(name);
-    Log::create(dir, name, options.log_file_size_bytes, behind, options.log_disk.clone())
+    let files = LogFiles {
+        dir: dir.to_owned(),
+        name,
+        size_bytes: options.log_file_size_bytes,
+        is_synced_at_once: matches!(options.durability, Durability::Fsync),
+        disk: options.log_disk.clone(),
+        made: 0,
+    };
+    Log::create(files, behind)
 }
 
 /// Takes the directory for this process and checks that it is one of ours.

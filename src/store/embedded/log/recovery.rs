@@ -141,7 +141,7 @@ impl Recovered {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{FrameBuilder, Log, SystemDisk};
+    use super::super::{FrameBuilder, Log, LogFiles, SystemDisk};
     use super::*;
 
     struct Bench {
@@ -155,7 +155,15 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let log = Log::create(&dir.path().join("log"), 5, FILE_BYTES, Position(0), Arc::new(SystemDisk)).unwrap();
+            let files = LogFiles {
+                dir: dir.path().join("log"),
+                name: 5,
+                size_bytes: FILE_BYTES,
+                is_synced_at_once: true,
+                disk: Arc::new(SystemDisk),
+                made: 0,
+            };
+            let log = Log::create(files, Position(0)).unwrap();
             Self { dir, log, next: 1 }
         }
 
