@@ -121,8 +121,8 @@ pub enum Payload {
     Register(RegisterValue),
     /// An actor's registers: they only rise, so the later of two holds the earlier.
     Hll(Registers),
-    /// A plain value with its metadata.
-    Content(Content),
+    /// A plain value with its metadata: apart, since most cells have none and would be three times as large.
+    Content(Box<Content>),
 }
 
 /// One actor's totals of a counter: they only grow, so the later of two is the greater.
@@ -293,7 +293,7 @@ impl LiveCells {
     /// The object's plain values.
     pub fn siblings(&self) -> impl Iterator<Item = (Dot, &Content)> {
         self.0.iter().filter_map(|cell| match &cell.payload {
-            Payload::Content(content) => Some((cell.dot, content)),
+            Payload::Content(content) => Some((cell.dot, &**content)),
             _ => None,
         })
     }

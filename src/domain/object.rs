@@ -228,7 +228,7 @@ impl Put {
             floors.push(Floor { target: FloorTarget::Siblings, context: covered });
         }
         let key = CellKey { path: Path::root(), element: Element::Sibling(dot.time) };
-        let puts = vec![Cell { key, dot, payload: Payload::Content(self.content) }];
+        let puts = vec![Cell { key, dot, payload: Payload::Content(Box::new(self.content)) }];
         Ok(Written { delta: Delta { dot, puts, floors }, siblings, size_bytes })
     }
 }

@@ -586,12 +586,12 @@ async fn entries_that_are_unchecked_are_in_no_index(store: &dyn Store) {
         indexes_unchecked: true,
         ..Content::default()
     };
-    let dot = writer.put(&object("k"), vec![], Payload::Content(content.clone())).await;
+    let dot = writer.put(&object("k"), vec![], Payload::Content(Box::new(content.clone()))).await;
     assert_eq!(found(store, &between("t_bin", "", "z")).await, Vec::<String>::new());
     assert_eq!(read_all(store, &object("k")).await.siblings().collect::<Vec<_>>(), [(dot, &content)]);
     // Nor are those of a tombstone.
     let deleted = Content { indexes: vec![(bytes("t_bin"), bytes("a"))], deleted: true, ..Content::default() };
-    writer.put(&object("gone"), vec![], Payload::Content(deleted)).await;
+    writer.put(&object("gone"), vec![], Payload::Content(Box::new(deleted))).await;
     assert_eq!(found(store, &between("t_bin", "", "z")).await, Vec::<String>::new());
 }
 

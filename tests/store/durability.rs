@@ -83,6 +83,22 @@ async fn everything_acknowledged_is_there_after_a_crash() {
 }
 
 #[tokio::test]
+async fn an_object_that_is_written_over_and_over_does_not_let_the_log_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(EmbeddedOptions { log_file_size_bytes: 8 * 1024, ..options(dir.path()) }).unwrap();
+    let mut writer = Writer::new(&store);
+    for round in 0..2_000 {
+        writer.update(&object("k"), vec![], members(&set("s"), round % 3..round % 3 + 1)).await;
+    }
+    let files = fs::read_dir(dir.path().join("data/log")).unwrap().count();
+    // 2,000 blocks of 512 bytes would fill 125.
+    assert!(files <= 40, "{files} files");
+    let before = read_all(&store, &object("k")).await;
+    drop(store);
+    assert_eq!(read_all(&open(dir.path()), &object("k")).await, before);
+}
+
+#[tokio::test]
 async fn a_sweep_goes_on_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut unswept = options(dir.path());

@@ -73,13 +73,17 @@ pub fn members(path: &Path, numbers: std::ops::Range<u32>) -> Vec<CellKey> {
 }
 
 pub fn value(text: &str) -> Payload {
-    Payload::Content(Content { value: bytes(text), ..Content::default() })
+    Payload::Content(Box::new(Content { value: bytes(text), ..Content::default() }))
 }
 
 /// A plain value with index entries.
 pub fn indexed(text: &str, entries: &[(&str, &str)]) -> Payload {
     let pairs = entries.iter().map(|(name, value)| (bytes(name), bytes(value))).collect();
-    Payload::Content(Content { value: bytes(text), indexes: index::normalize(pairs).unwrap(), ..Content::default() })
+    Payload::Content(Box::new(Content {
+        value: bytes(text),
+        indexes: index::normalize(pairs).unwrap(),
+        ..Content::default()
+    }))
 }
 
 pub fn between(index: &str, min: impl AsRef<[u8]>, max: impl AsRef<[u8]>) -> IndexRange {
@@ -87,12 +91,12 @@ pub fn between(index: &str, min: impl AsRef<[u8]>, max: impl AsRef<[u8]>) -> Ind
 }
 
 pub fn tombstone() -> Payload {
-    Payload::Content(Content::tombstone(Duration::from_secs(5)))
+    Payload::Content(Box::new(Content::tombstone(Duration::from_secs(5))))
 }
 
 /// A plain value with everything that one can have.
 pub fn full_value() -> Payload {
-    Payload::Content(Content {
+    Payload::Content(Box::new(Content {
         value: bytes([0, 255, 1]),
         content_type: Some(bytes("text/plain")),
         charset: Some(bytes("")),
@@ -103,7 +107,7 @@ pub fn full_value() -> Payload {
         indexes_unchecked: false,
         modified: Duration::from_micros(1_700_000_000_123_456),
         deleted: false,
-    })
+    }))
 }
 
 /// What an element carries in tests: told by its time, so that an older one is not taken for a newer.

@@ -143,7 +143,9 @@ impl Operation {
     /// The cells that [`update::resolve`] must see. Adds, enables and removes with a context are blind: they ask for
     /// nothing. The siblings are asked for because an update replaces a tombstone beside it.
     pub fn plan(&self, with_context: bool) -> Vec<Selection> {
-        let mut plan = Plan { with_context, selections: vec![Selection::Siblings] };
+        let mut selections = Vec::with_capacity(2);
+        selections.push(Selection::Siblings);
+        let mut plan = Plan { with_context, selections };
         let root = Path::root();
         match self {
             Self::Counter(_) => plan.see(&root, Element::Counter),

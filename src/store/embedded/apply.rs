@@ -7,20 +7,17 @@ use super::commit::{Commits, Task};
 use super::overlay::Overlay;
 use crate::store::{Position, StoreError};
 
-/// The log may grow by this many files before the tables are persisted so that its files can be written again.
-const LOG_KEPT_FILES: u64 = 4;
-
 pub(super) struct Applier<'a> {
     commits: &'a Commits,
     churn: Churn,
+    /// The log may grow by this much before the tables are persisted so that its files can be written again.
     log_kept_bytes: u64,
     /// What the log had taken when the tables were last persisted, in bytes.
     persisted_at_bytes: u64,
 }
 
 impl<'a> Applier<'a> {
-    pub(super) fn new(commits: &'a Commits, log_file_size_bytes: u64) -> Self {
-        let log_kept_bytes = LOG_KEPT_FILES * log_file_size_bytes;
+    pub(super) fn new(commits: &'a Commits, log_kept_bytes: u64) -> Self {
         Self { commits, churn: Churn::new(), log_kept_bytes, persisted_at_bytes: 0 }
     }
 

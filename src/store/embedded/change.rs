@@ -28,7 +28,8 @@ pub(super) struct ObjectChange<'a> {
     object: &'a ObjectName,
     name: RowKey,
     header: Header,
-    stored: Option<Header>,
+    /// The header's row as it was.
+    stored: Option<Bytes>,
     /// Index entries of the values that go.
     ended: BTreeSet<Entry>,
     /// Index entries of the values that come.
@@ -43,8 +44,11 @@ impl<'a> ObjectChange<'a> {
         dot: Dot,
     ) -> Result<Self, StoreError> {
         let name = layout::name(object);
-        let stored = rows::header(batch, &name)?;
-        let header = stored.clone().unwrap_or_else(|| Header::new(RowId::of(dot)));
+        let stored = batch.get(&name.row)?;
+        let header = match &stored {
+            Some(stored) => Header::of_row(&name, stored.clone())?,
+            None => Header::new(RowId::of(dot)),
+        };
         let (ended, begun) = (BTreeSet::new(), BTreeSet::new());
         Ok(Self { batch, limits, object, name, header, stored, ended, begun })
     }
@@ -62,13 +66,12 @@ impl<'a> ObjectChange<'a> {
         }
         self.write_index()?;
         self.spread_when_large();
-        if self.header.is_empty() {
-            if self.stored.is_some() {
-                self.batch.delete(self.name.row);
+        let header = (!self.header.is_empty()).then(|| self.header.encode(&self.name));
+        if self.stored != header {
+            match header {
+                Some(header) => self.batch.put(self.name.row, header),
+                None => self.batch.delete(self.name.row),
             }
-        } else if self.stored.as_ref() != Some(&self.header) {
-            let header = self.header.encode(&self.name);
-            self.batch.put(self.name.row, header);
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ use crate::store::{Position, StoreError};
 
 /// Entries that wait for the log take no more than this, and one entry, where writers wait for room.
 const PENDING_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What most entries take, in bytes.
+/// What most entries take beside their payloads, in bytes.
 const ENTRY_BYTES: usize = 256;
 /// A buffer of the log that has grown beyond this is given back.
 const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
@@ -40,6 +40,8 @@ pub(super) struct Commits {
     limits: RowLimits,
     /// Rows in memory beyond this, in bytes, make writers wait.
     unapplied_size_bytes_max: usize,
+    /// When the log has grown by this much, in bytes, the tables take up what is in memory, however little that is.
+    log_unapplied_bytes_max: u64,
     queue: Mutex<Queue>,
     /// Wakes the committer.
     pending: Condvar,
@@ -54,6 +56,8 @@ pub(super) struct Commits {
     gathering: AtomicBool,
     /// What the log has taken, in bytes.
     pub(super) logged_bytes: AtomicU64,
+    /// What it had taken when rows were last frozen.
+    frozen_at_bytes: AtomicU64,
     /// The position up to which the tables hold everything durably.
     pub(super) released: AtomicU64,
     pub(super) durable: DurableMark,
@@ -100,6 +104,7 @@ impl Commits {
         rows: Rows,
         limits: RowLimits,
         unapplied_size_bytes_max: usize,
+        log_unapplied_bytes_max: u64,
         position: Position,
     ) -> Result<Self, StoreError> {
         let sweeper = Sweeper::load(&rows, limits)?;
@@ -119,6 +124,7 @@ impl Commits {
             rows,
             limits,
             unapplied_size_bytes_max,
+            log_unapplied_bytes_max,
             queue: Mutex::new(queue),
             pending: Condvar::new(),
             work: Condvar::new(),
@@ -127,6 +133,7 @@ impl Commits {
             sweeps: AtomicU64::new(0),
             gathering: AtomicBool::new(false),
             logged_bytes: AtomicU64::new(0),
+            frozen_at_bytes: AtomicU64::new(0),
             released: AtomicU64::new(position.0),
             durable,
         })
@@ -142,7 +149,7 @@ impl Commits {
         // Most of the work needs no lock, since nobody else writes the object: but the sweep may, and then it is done again.
         let sweeps = self.sweeps.load(Ordering::Acquire);
         let change = self.change(entry);
-        let mut encoded = Vec::with_capacity(ENTRY_BYTES);
+        let mut encoded = Vec::with_capacity(ENTRY_BYTES + entry.payload_bytes());
         entry.encode(&mut encoded);
 
         let mut queue = self.queue();
@@ -248,9 +255,12 @@ impl Commits {
 
     /// Whether what is in memory should go to the tables.
     fn is_full(&self) -> bool {
-        let active = self.rows.active();
+        let (size_bytes, dead) = self.rows.unfrozen();
         // A quarter: while that is applied there is room for as much again, and more.
-        active.size_bytes() >= self.unapplied_size_bytes_max / 4 || active.replaced() >= super::churn::REPLACED_MAX
+        size_bytes >= self.unapplied_size_bytes_max / 4
+            || dead >= super::churn::REPLACED_MAX
+            || self.logged_bytes.load(Ordering::Relaxed) - self.frozen_at_bytes.load(Ordering::Relaxed)
+                >= self.log_unapplied_bytes_max
     }
 
     /// What the applier is to do next. Sweeps where there is nothing else.
@@ -261,6 +271,7 @@ impl Commits {
                 return Task::End;
             }
             if queue.drained || self.is_full() {
+                self.frozen_at_bytes.store(self.logged_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
                 return Task::Apply { frozen: self.rows.freeze(), position: queue.position, is_last: queue.drained };
             }
             if queue.sweeper.is_idle() || queue.closing {

@@ -8,7 +8,7 @@ use prost::encoding::{decode_varint, encode_varint};
 
 use super::map_delta;
 use super::record::{self, PayloadEncoder};
-use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path};
+use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Dot, Time};
@@ -48,6 +48,21 @@ const SIBLING: u8 = 6;
 const MEMBER: u8 = 7;
 
 impl LogEntry {
+    /// What of the entry may be large, nearly, in bytes.
+    pub(super) fn payload_bytes(&self) -> usize {
+        let payload_bytes = |cell: &Cell| match &cell.payload {
+            Payload::Content(content) => content.value.len(),
+            Payload::Register(register) => register.value.len(),
+            Payload::Hll(registers) => registers.packed().len(),
+            Payload::Counter(_) | Payload::Mark => 0,
+        };
+        match self {
+            Self::Delta(_, delta) => delta.puts.iter().map(payload_bytes).sum(),
+            Self::Record(_, value) => value.as_ref().map_or(0, Bytes::len),
+            Self::Map(_) | Self::ClockBound(_) => 0,
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Delta(name, delta) => {
@@ -271,7 +286,7 @@ mod tests {
             (Element::Counter, Payload::Counter(CounterShare { incremented: u128::MAX, decremented: 1 })),
             (Element::Register, Payload::Register(RegisterValue { assigned: Time(3), value: text("r") })),
             (Element::Hll, Payload::Hll(sketch.pack())),
-            (Element::Sibling(Time(9)), Payload::Content(Content { value: text("v"), ..Content::default() })),
+            (Element::Sibling(Time(9)), Payload::Content(Box::new(Content { value: text("v"), ..Content::default() }))),
         ];
         let key = |element| CellKey { path: path.clone(), element };
         let puts = payloads.into_iter().map(|(element, payload)| Cell { key: key(element), dot, payload }).collect();

@@ -47,6 +47,9 @@ const MAP_ORDER: u8 = b'o';
 const MAP_TOMBSTONES: u8 = b't';
 const MAP_NUMBERS: u8 = b'm';
 
+/// An actor at the end of a key.
+const ACTOR_BYTES: usize = 8;
+
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xff;
 const END_OF_PART: u8 = 0x01;
@@ -144,23 +147,17 @@ pub(super) fn own_clock() -> RowKey {
 }
 
 pub(super) fn name(name: &ObjectName) -> RowKey {
-    let mut key = bucket(&name.bucket);
-    put_part(&mut key, &name.key);
-    RowKey::of(key)
+    RowKey::of(parts(NAMES, &[&name.bucket.bucket_type, &name.bucket.bucket, &name.key]))
 }
 
 /// What the keys of a bucket's names begin with.
 pub(super) fn bucket(bucket: &BucketName) -> Vec<u8> {
-    let mut key = bucket_type(&bucket.bucket_type);
-    put_part(&mut key, &bucket.bucket);
-    key
+    parts(NAMES, &[&bucket.bucket_type, &bucket.bucket])
 }
 
 /// What the keys of a bucket type's names begin with.
 pub(super) fn bucket_type(bucket_type: &[u8]) -> Vec<u8> {
-    let mut key = vec![NAMES];
-    put_part(&mut key, bucket_type);
-    key
+    parts(NAMES, &[bucket_type])
 }
 
 /// The key that a whole name key has behind its bucket's prefix, as the index of the bucket's keys has it.
@@ -184,11 +181,7 @@ pub(super) fn parse_name(key: &[u8]) -> Result<ObjectName, StoreError> {
 
 /// What the keys of an index's entries begin with.
 pub(super) fn index(bucket: &BucketName, index: &[u8]) -> Vec<u8> {
-    let mut key = vec![INDEXES];
-    put_part(&mut key, &bucket.bucket_type);
-    put_part(&mut key, &bucket.bucket);
-    put_part(&mut key, index);
-    key
+    parts(INDEXES, &[&bucket.bucket_type, &bucket.bucket, index])
 }
 
 /// What the keys of an index's entries with one term begin with.
@@ -231,9 +224,13 @@ pub(super) fn cell(id: RowId, key: &CellKey, actor: ActorId) -> RowKey {
     RowKey::of(bytes)
 }
 
-/// What the keys of all actors' cells at a key begin with.
+/// What the keys of all actors' cells at a key begin with. There is room for an actor.
 pub(super) fn cells(id: RowId, key: &CellKey) -> Vec<u8> {
-    let mut bytes = subtree(id, &key.path);
+    let element_bytes = match &key.element {
+        Element::Member(member) => 1 + part_bytes(member),
+        _ => 1,
+    };
+    let mut bytes = subtree_with(id, &key.path, element_bytes + ACTOR_BYTES);
     match &key.element {
         Element::Presence => bytes.push(PRESENCE),
         Element::Counter => bytes.push(COUNTER),
@@ -250,7 +247,7 @@ pub(super) fn cells(id: RowId, key: &CellKey) -> Vec<u8> {
 }
 
 pub(super) fn floor(id: RowId, path: &Path, actor: ActorId) -> RowKey {
-    let mut bytes = subtree(id, path);
+    let mut bytes = subtree_with(id, path, 1 + ACTOR_BYTES);
     bytes.push(FLOOR);
     bytes.extend_from_slice(&actor.0.to_be_bytes());
     RowKey::of(bytes)
@@ -258,7 +255,15 @@ pub(super) fn floor(id: RowId, path: &Path, actor: ActorId) -> RowKey {
 
 /// What the keys of everything at or under a path begin with.
 pub(super) fn subtree(id: RowId, path: &Path) -> Vec<u8> {
-    let mut key = table_of(CELLS, id).to_vec();
+    subtree_with(id, path, 0)
+}
+
+/// The same with room for what follows.
+fn subtree_with(id: RowId, path: &Path, following_bytes: usize) -> Vec<u8> {
+    let table = table_of(CELLS, id);
+    let fields_bytes: usize = path.fields().iter().map(|field| 2 + part_bytes(&field.name)).sum();
+    let mut key = Vec::with_capacity(table.len() + fields_bytes + following_bytes);
+    key.extend_from_slice(&table);
     for field in path.fields() {
         key.push(FIELD);
         put_part(&mut key, &field.name);
@@ -441,11 +446,23 @@ fn kind_of(byte: u8) -> Option<FieldKind> {
     })
 }
 
+/// A key of these parts. Here as elsewhere keys take exactly what they need: they are made for every request.
+fn parts(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part_bytes(part)).sum::<usize>());
+    key.push(table);
+    parts.iter().for_each(|part| put_part(&mut key, part));
+    key
+}
+
+/// What a part takes, in bytes.
+fn part_bytes(part: &[u8]) -> usize {
+    part.len() + part.iter().filter(|&&byte| byte == ESCAPE).count() + 2
+}
+
 fn put_part(key: &mut Vec<u8>, part: &[u8]) {
-    key.reserve(part.len() + 2);
-    for &byte in part {
-        key.push(byte);
-        if byte == ESCAPE {
+    for piece in part.split_inclusive(|&byte| byte == ESCAPE) {
+        key.extend_from_slice(piece);
+        if piece.ends_with(&[ESCAPE]) {
             key.push(ESCAPED_ZERO);
         }
     }

@@ -62,6 +62,9 @@ const FORMAT: &str = "ombak 2\n";
 /// The layout before there was a commit log. Such a directory is one whose log is empty.
 const FORMAT_WITHOUT_LOG: &str = "ombak 1\n";
 
+/// The log may grow by this many files before the tables take up what it holds, and let its files be written again.
+const LOG_KEPT_FILES: u64 = 4;
+
 /// What a new data directory may hold before it has a format: the lock, a format whose writing was cut short, and what
 /// file systems put at their root.
 const NOT_FOREIGN: [&str; 3] = ["LOCK", "FORMAT.new", "lost+found"];
@@ -243,7 +246,9 @@ impl EmbeddedStore {
         let log = begin_log(&log_dir, &options, position).map_err(|error| log_error(error.into()))?;
 
         let clock_bound = rows.clock_bound().map_err(damaged)?;
-        let commits = Commits::new(rows, options.rows, options.unapplied_size_bytes_max, position).map_err(damaged)?;
+        let log_kept_bytes = LOG_KEPT_FILES * options.log_file_size_bytes;
+        let commits = Commits::new(rows, options.rows, options.unapplied_size_bytes_max, log_kept_bytes, position)
+            .map_err(damaged)?;
         let commits = Arc::new(commits);
         if let Some(idleness) = &options.idleness {
             let commits = Arc::downgrade(&commits);
@@ -259,8 +264,8 @@ impl EmbeddedStore {
         let committer =
             committer.spawn(move || Committer::new(&shared, log, durability, idleness).run()).map_err(thread_error)?;
         let applier = thread::Builder::new().name("applier".into());
-        let (shared, log_file_size_bytes) = (commits.clone(), options.log_file_size_bytes);
-        let applier = applier.spawn(move || Applier::new(&shared, log_file_size_bytes).run()).map_err(thread_error)?;
+        let shared = commits.clone();
+        let applier = applier.spawn(move || Applier::new(&shared, log_kept_bytes).run()).map_err(thread_error)?;
         Ok(Self { actor, clock_bound, commits, threads: Mutex::new(Some(Threads { committer, applier })) })
     }
 

@@ -1,13 +1,14 @@
 //! Rows in memory, over those of the engine: what was written since the engine's tables last took everything up.
 //!
-//! There is one writer. A row keeps all its versions, so that a reader sees the rows as they were at one moment while later
-//! writes go on. Most rows are asked for by their keys, which is a look into a hash table; scans go by an ordered list.
+//! There is one writer. A row keeps the versions that somebody may still look at, so that a reader sees the rows as they were
+//! at one moment while later writes go on. Most rows are asked for by their keys, which is a look into a hash table; scans go by an ordered list.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::{iter, mem};
 
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
@@ -16,21 +17,21 @@ use super::layout;
 use crate::store::Position;
 
 /// What a row costs beside its key and value: the nodes, the handles, the allocator's share. In bytes.
-const ROW_OVERHEAD_BYTES: usize = 320;
+const ROW_OVERHEAD_BYTES: usize = 256;
 /// The same for another version of a row.
 const VERSION_OVERHEAD_BYTES: usize = 96;
 
 /// Parts of the hash table, so that readers seldom meet at a lock.
 const PARTS: usize = 64;
 
-type Part = HashMap<Bytes, Arc<Versions>, RandomState>;
+type Part = HashMap<Bytes, Arc<Row>, RandomState>;
 
 /// Rows by key.
 pub(super) struct Overlay {
     by_key: Box<[RwLock<Part>]>,
-    in_order: SkipMap<Bytes, Arc<Versions>>,
+    in_order: SkipMap<Bytes, Arc<Row>>,
     size_bytes: AtomicUsize,
-    replaced: AtomicUsize,
+    dead: AtomicUsize,
 }
 
 /// When rows changed: every change of rows that belong together has its own, be it a write or a step of the sweep, which has
@@ -47,17 +48,35 @@ pub(super) struct Version {
     pub(super) value: Option<Bytes>,
 }
 
-/// The versions of one row, in the order of their moments. Most rows have one.
-struct Versions {
-    first: Version,
-    later: RwLock<Vec<Version>>,
+impl Version {
+    fn size_bytes(&self) -> usize {
+        VERSION_OVERHEAD_BYTES + self.value.as_ref().map_or(0, Bytes::len)
+    }
 }
 
-impl Versions {
+/// One row.
+struct Row(RwLock<Versions>);
+
+/// The versions of one row.
+struct Versions {
+    last: Version,
+    /// Those before it, in the order of their moments.
+    earlier: Vec<Version>,
+}
+
+impl Row {
     fn at(&self, moment: Moment) -> Option<Version> {
-        let later = self.later.read().unwrap_or_else(PoisonError::into_inner);
-        let found = later.iter().rev().find(|version| version.moment <= moment);
-        found.or_else(|| (self.first.moment <= moment).then_some(&self.first)).cloned()
+        let Versions { last, earlier } = &*self.0.read().unwrap_or_else(PoisonError::into_inner);
+        iter::once(last).chain(earlier.iter().rev()).find(|version| version.moment <= moment).cloned()
+    }
+
+    /// Takes in a version, and lets go of those that nobody sees who looks at `oldest` or later. The bytes that this frees.
+    fn write(&self, version: Version, oldest: Moment) -> usize {
+        let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = mem::replace(&mut versions.last, version);
+        versions.earlier.push(before);
+        let seen_from = versions.earlier.iter().rposition(|version| version.moment <= oldest).unwrap_or(0);
+        versions.earlier.drain(..seen_from).map(|version| version.size_bytes()).sum()
     }
 }
 
@@ -69,7 +88,7 @@ impl Default for Overlay {
             by_key: (0..PARTS).map(part).collect(),
             in_order: SkipMap::new(),
             size_bytes: AtomicUsize::new(0),
-            replaced: AtomicUsize::new(0),
+            dead: AtomicUsize::new(0),
         }
     }
 }
@@ -81,38 +100,37 @@ impl Overlay {
         &self.by_key[spread % PARTS]
     }
 
-    fn versions(&self, key: &[u8]) -> Option<Arc<Versions>> {
+    fn row(&self, key: &[u8]) -> Option<Arc<Row>> {
         self.part(key).read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Puts or deletes a row. Moments and positions never fall from one call to the next.
-    pub(super) fn write(&self, key: Bytes, value: Option<Bytes>, moment: Moment, position: Position) {
-        let value_bytes = value.as_ref().map_or(0, Bytes::len);
-        let is_deleted = value.is_none();
+    /// Puts or deletes a row. Moments and positions never fall from one call to the next. Nobody looks at a moment before
+    /// `oldest`, nor ever will.
+    pub(super) fn write(&self, key: Bytes, value: Option<Bytes>, moment: Moment, position: Position, oldest: Moment) {
+        let is_dead = value.is_none() && layout::is_scanned(&key);
         let version = Version { moment, position, value };
-        let is_scanned = layout::is_scanned(&key);
-        let (is_new, size_bytes) = match self.versions(&key) {
-            Some(versions) => {
-                versions.later.write().unwrap_or_else(PoisonError::into_inner).push(version);
-                (false, VERSION_OVERHEAD_BYTES + value_bytes)
+        let version_bytes = version.size_bytes();
+        match self.row(&key) {
+            Some(row) => {
+                let freed_bytes = row.write(version, oldest);
+                self.size_bytes.fetch_add(version_bytes, Ordering::Relaxed);
+                self.size_bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
             }
             None => {
-                let size_bytes = ROW_OVERHEAD_BYTES + key.len() + value_bytes;
-                let versions = Arc::new(Versions { first: version, later: RwLock::default() });
-                self.in_order.insert(key.clone(), versions.clone());
-                self.part(&key).write().unwrap_or_else(PoisonError::into_inner).insert(key, versions);
-                (true, size_bytes)
+                self.size_bytes.fetch_add(ROW_OVERHEAD_BYTES + key.len() + version_bytes, Ordering::Relaxed);
+                let row = Arc::new(Row(RwLock::new(Versions { last: version, earlier: Vec::new() })));
+                self.in_order.insert(key.clone(), row.clone());
+                self.part(&key).write().unwrap_or_else(PoisonError::into_inner).insert(key, row);
             }
-        };
-        self.size_bytes.fetch_add(size_bytes, Ordering::Relaxed);
-        if (is_deleted || !is_new) && is_scanned {
-            self.replaced.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_dead {
+            self.dead.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// A row as it is at a moment, where it was written by then.
     pub(super) fn get(&self, key: &[u8], moment: Moment) -> Option<Version> {
-        self.versions(key)?.at(moment)
+        self.row(key)?.at(moment)
     }
 
     /// The first row of a range that was written by a moment.
@@ -131,9 +149,9 @@ impl Overlay {
         self.size_bytes.load(Ordering::Relaxed)
     }
 
-    /// Versions in scanned tables that hold nothing any more: deletes, and what was written over.
-    pub(super) fn replaced(&self) -> usize {
-        self.replaced.load(Ordering::Relaxed)
+    /// Deletes in scanned tables: a scan steps over such rows.
+    pub(super) fn dead(&self) -> usize {
+        self.dead.load(Ordering::Relaxed)
     }
 }
 
@@ -145,13 +163,17 @@ mod tests {
         Bytes::from_static(text.as_bytes())
     }
 
+    fn value(text: &'static str) -> Option<Bytes> {
+        Some(bytes(text))
+    }
+
     #[test]
     fn a_reader_sees_the_rows_of_its_moment() {
         let overlay = Overlay::default();
-        overlay.write(bytes("b"), Some(bytes("1")), Moment(1), Position(0));
-        overlay.write(bytes("a"), Some(bytes("2")), Moment(2), Position(0));
-        overlay.write(bytes("b"), None, Moment(3), Position(0));
-        overlay.write(bytes("b"), Some(bytes("4")), Moment(4), Position(0));
+        overlay.write(bytes("b"), value("1"), Moment(1), Position(0), Moment(0));
+        overlay.write(bytes("a"), value("2"), Moment(2), Position(0), Moment(0));
+        overlay.write(bytes("b"), None, Moment(3), Position(0), Moment(0));
+        overlay.write(bytes("b"), value("4"), Moment(4), Position(0), Moment(0));
         let at = |key: &str, moment| overlay.get(key.as_bytes(), Moment(moment)).map(|version| version.value);
         assert_eq!(at("a", 1), None);
         assert_eq!(at("a", 2), Some(Some(bytes("2"))));
@@ -170,14 +192,32 @@ mod tests {
     }
 
     #[test]
-    fn rows_in_scanned_tables_that_change_again_are_counted() {
+    fn versions_that_nobody_sees_are_let_go() {
         let overlay = Overlay::default();
-        overlay.write(bytes("c1"), Some(bytes("")), Moment(1), Position(0));
-        assert_eq!(overlay.replaced(), 0);
-        overlay.write(bytes("c1"), None, Moment(2), Position(0));
-        overlay.write(bytes("c2"), None, Moment(2), Position(0));
-        overlay.write(bytes("n"), Some(bytes("")), Moment(3), Position(0));
-        overlay.write(bytes("n"), Some(bytes("")), Moment(4), Position(0));
-        assert_eq!(overlay.replaced(), 2, "headers do not count");
+        overlay.write(bytes("a"), value("1"), Moment(1), Position(0), Moment(0));
+        let size_bytes = overlay.size_bytes();
+        for moment in 2..100 {
+            overlay.write(bytes("a"), value("2"), Moment(moment), Position(0), Moment(moment.saturating_sub(10)));
+        }
+        let at = |moment| overlay.get(b"a", Moment(moment)).and_then(|version| version.value);
+        assert_eq!((at(88), at(89)), (None, Some(bytes("2"))), "who looks at 89 sees its version");
+        assert!(overlay.size_bytes() <= size_bytes + 11 * (VERSION_OVERHEAD_BYTES + 1));
+        overlay.write(bytes("a"), value("3"), Moment(100), Position(0), Moment(99));
+        assert_eq!((at(98), at(99), at(100)), (None, Some(bytes("2")), Some(bytes("3"))));
+        assert_eq!(overlay.size_bytes(), size_bytes + VERSION_OVERHEAD_BYTES + 1);
+    }
+
+    #[test]
+    fn deleted_rows_in_scanned_tables_are_counted() {
+        let overlay = Overlay::default();
+        let write = |key, value, moment| overlay.write(bytes(key), value, Moment(moment), Position(0), Moment(0));
+        write("c1", value(""), 1);
+        assert_eq!(overlay.dead(), 0);
+        write("c1", None, 2);
+        write("c2", None, 2);
+        write("n", None, 3);
+        write("c3", value(""), 4);
+        write("c3", value(""), 5);
+        assert_eq!(overlay.dead(), 2, "headers do not count");
     }
 }

@@ -69,7 +69,6 @@ impl PackedRows {
     }
 
     pub(super) fn encode(&self, out: &mut BytesMut) {
-        out.reserve(self.size_bytes());
         for (key, value) in &self.0 {
             let (prefix, suffix) = key.split_at(PREFIX_BYTES.min(key.len()));
             out.put_slice(&prefix[..TABLE_BYTES]);
@@ -86,25 +85,37 @@ impl PackedRows {
     }
 
     fn try_decode(mut packed: Bytes, id_of: impl Fn(u8) -> Option<RowId>) -> Option<Self> {
-        let mut parts = Vec::new();
-        let mut keys = BytesMut::with_capacity(packed.len());
+        // One buffer holds all the keys: what room they need is known when all lengths are.
+        let (mut count, mut keys_bytes) = (0, 0);
+        let mut rest = packed.clone();
+        while rest.has_remaining() {
+            rest.advance(TABLE_BYTES);
+            keys_bytes += PREFIX_BYTES + skip_part(&mut rest)?;
+            skip_part(&mut rest)?;
+            count += 1;
+        }
+        let mut rows = Vec::with_capacity(count);
+        let mut keys = BytesMut::with_capacity(keys_bytes);
         while packed.has_remaining() {
             let table = packed.get_u8();
-            let suffix = take_part(&mut packed)?;
             keys.put_u8(table);
             keys.put_slice(&id_of(table)?.0);
-            keys.put_slice(&suffix);
-            parts.push((PREFIX_BYTES + suffix.len(), take_part(&mut packed)?));
+            keys.put_slice(&take_part(&mut packed)?);
+            rows.push((keys.split().freeze(), take_part(&mut packed)?));
         }
-        // One buffer holds all the keys.
-        let mut keys = keys.freeze();
-        let rows: Vec<_> = parts.into_iter().map(|(length, value)| (keys.split_to(length), value)).collect();
         rows.is_sorted_by(|(a, _), (b, _)| a < b).then_some(Self(rows))
     }
 
     fn position(&self, key: &[u8]) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| other[..].cmp(key))
     }
+}
+
+/// Passes a part; how long it is.
+fn skip_part(packed: &mut Bytes) -> Option<usize> {
+    let length = usize::try_from(decode_varint(packed).ok()?).ok().filter(|length| *length <= packed.len())?;
+    packed.advance(length);
+    Some(length)
 }
 
 fn take_part(packed: &mut Bytes) -> Option<Bytes> {

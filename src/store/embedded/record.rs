@@ -119,7 +119,9 @@ impl Header {
 
     pub(super) fn encode(&self, key: &RowKey) -> Bytes {
         let count = |items: usize| u32::try_from(items).expect("a header was built in memory");
-        let mut out = begin(Some(key), 46 + self.actors.len() * ACTOR_BYTES + self.siblings.len() * SIBLING_BYTES);
+        let listed_bytes = self.actors.len() * ACTOR_BYTES + self.siblings.len() * SIBLING_BYTES;
+        let packed_bytes = self.packed.as_ref().map_or(0, PackedRows::size_bytes);
+        let mut out = begin(Some(key), FIXED_BYTES + listed_bytes + packed_bytes);
         out.put_slice(&self.id.0);
         match self.content {
             None => out.put_u8(0),
@@ -144,10 +146,15 @@ impl Header {
         }
         out.put_u8(u8::from(self.packed.is_some()));
         if let Some(packed) = &self.packed {
-            out.put_u32(count(packed.size_bytes()));
+            out.put_u32(count(packed_bytes));
             packed.encode(&mut out);
         }
         out.freeze()
+    }
+
+    /// Reads the value of a row.
+    pub(super) fn of_row(name: &RowKey, value: Bytes) -> Result<Self, StoreError> {
+        Self::decode(open(&name.row, value)?.1)
     }
 
     /// Reads what follows the version.
@@ -197,6 +204,8 @@ impl Header {
     }
 }
 
+/// Id, mark and content, floors, numbers of actors and siblings, mark and size of the packed rows.
+const FIXED_BYTES: usize = 16 + 17 + 4 + 4 + 4 + 5;
 /// Actor, mark, time.
 const ACTOR_BYTES: usize = 8 + 1 + 8;
 /// Dot, slot, marks.
@@ -262,7 +271,7 @@ pub(super) struct PayloadEncoder<'a> {
 impl<'a> PayloadEncoder<'a> {
     pub(super) fn new(payload: &'a Payload) -> Self {
         let content = match payload {
-            Payload::Content(content) => Some(ContentRecord::from(content)),
+            Payload::Content(content) => Some(ContentRecord::from(&**content)),
             _ => None,
         };
         Self { payload, content }
@@ -339,7 +348,7 @@ fn try_decode_payload(element: &Element, mut value: Bytes) -> Option<Payload> {
         Element::Sibling(_) => {
             let deleted = take_bool(&mut value)?;
             let record = ContentRecord::decode(value).ok()?;
-            Payload::Content(record.into_content(deleted))
+            Payload::Content(Box::new(record.into_content(deleted)))
         }
     })
 }
@@ -532,7 +541,7 @@ mod tests {
             bytes().prop_map(|member| (Element::Member(member), Payload::Mark)),
             share.prop_map(|share| (Element::Counter, Payload::Counter(share))),
             register.prop_map(|register| (Element::Register, Payload::Register(register))),
-            content().prop_map(|content| (Element::Sibling(Time(1)), Payload::Content(content))),
+            content().prop_map(|content| (Element::Sibling(Time(1)), Payload::Content(Box::new(content)))),
         ]
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::mem;
 use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, PersistMode, Snapshot};
+use fjall::{Database, Keyspace, PersistMode};
 
 use super::batch::ChangedRows;
 use super::counts::{Counters, RowCounts};
@@ -33,34 +34,67 @@ pub(super) struct Rows(Arc<Inner>);
 struct Inner {
     database: Database,
     tables: Arc<Tables>,
-    layers: RwLock<Arc<Layers>>,
+    layers: RwLock<Generations>,
     /// The last moment whose rows are all in the layers.
     visible: AtomicU64,
+    /// Nobody looks at a moment before this.
+    oldest: AtomicU64,
     // With the rows, so that a scan which outlives the store keeps the directory too.
     _lock: File,
 }
 
+/// The layers, and what of earlier ones is looked at. Every reader holds those that it found, so they tell how far back
+/// anybody looks.
+struct Generations {
+    current: Arc<Layers>,
+    earlier: Vec<Arc<Layers>>,
+}
+
+/// Writes from one generation to the next.
+const WRITES_PER_GENERATION: u64 = 64;
+
 impl Rows {
     pub(super) fn new(database: Database, keyspace: Keyspace, lock: File) -> Self {
         let tables = Arc::new(Tables { keyspace, counters: Counters::default() });
-        let stored = database.snapshot();
-        let layers = Layers { tables: tables.clone(), active: Arc::default(), frozen: None, stored };
+        let stored = Arc::new(database.snapshot());
+        let layers =
+            Layers { since: Moment::default(), tables: tables.clone(), active: Arc::default(), frozen: None, stored };
         Self(Arc::new(Inner {
             database,
             tables,
-            layers: RwLock::new(Arc::new(layers)),
+            layers: RwLock::new(Generations { current: Arc::new(layers), earlier: Vec::new() }),
             visible: AtomicU64::new(0),
+            oldest: AtomicU64::new(0),
             _lock: lock,
         }))
     }
 
     fn layers(&self) -> Arc<Layers> {
-        self.0.layers.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.layers.read().unwrap_or_else(PoisonError::into_inner).current.clone()
     }
 
-    fn set_layers(&self, active: Arc<Overlay>, frozen: Option<Arc<Overlay>>, stored: Snapshot) {
-        let layers = Arc::new(Layers { tables: self.0.tables.clone(), active, frozen, stored });
-        *self.0.layers.write().unwrap_or_else(PoisonError::into_inner) = layers;
+    /// Begins a generation of layers, and lets go of earlier ones that nobody looks at.
+    fn begin_generation(&self, change: impl FnOnce(&mut Layers)) {
+        let mut generations = self.0.layers.write().unwrap_or_else(PoisonError::into_inner);
+        let Layers { tables, active, frozen, stored, .. } = &*generations.current;
+        let mut next = Layers {
+            since: Moment(self.0.visible.load(Ordering::Acquire)),
+            tables: tables.clone(),
+            active: active.clone(),
+            frozen: frozen.clone(),
+            stored: stored.clone(),
+        };
+        change(&mut next);
+        let since = next.since;
+        let before = mem::replace(&mut generations.current, Arc::new(next));
+        generations.earlier.push(before);
+        // None but those who hold them can hand them on.
+        let left: Vec<_> = generations.earlier.extract_if(.., |layers| Arc::strong_count(layers) == 1).collect();
+        let oldest = generations.earlier.first().map_or(since, |layers| layers.since);
+        self.0.oldest.store(oldest.0, Ordering::Release);
+        // Much may hang on them, which nobody should wait for.
+        drop(generations);
+        drop(left);
     }
 
     /// The rows as they are now.
@@ -79,33 +113,38 @@ impl Rows {
     pub(super) fn write(&self, changed: ChangedRows, position: Position) {
         let layers = self.layers();
         let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
+        let oldest = Moment(self.0.oldest.load(Ordering::Acquire));
         for (key, value) in changed {
             match &value {
                 Some(value) => self.0.tables.counters.note_put(key.len() + value.len()),
                 None => self.0.tables.counters.note_deleted(),
             }
-            layers.active.write(key, value, moment, position);
+            layers.active.write(key, value, moment, position, oldest);
         }
         self.0.visible.store(moment.0, Ordering::Release);
+        if moment.0.is_multiple_of(WRITES_PER_GENERATION) {
+            self.begin_generation(|_| {});
+        }
     }
 
     /// What is in memory alone, in bytes, nearly.
     pub(super) fn size_bytes_in_memory(&self) -> usize {
-        let layers = self.layers();
-        layers.active.size_bytes() + layers.frozen.as_ref().map_or(0, |frozen| frozen.size_bytes())
+        let generations = self.0.layers.read().unwrap_or_else(PoisonError::into_inner);
+        let Layers { active, frozen, .. } = &*generations.current;
+        active.size_bytes() + frozen.as_ref().map_or(0, |frozen| frozen.size_bytes())
     }
 
-    /// What was written since the last freeze.
-    pub(super) fn active(&self) -> Arc<Overlay> {
-        self.layers().active.clone()
+    /// What was written since the last freeze: its size in bytes, and the deletes that scans step over.
+    pub(super) fn unfrozen(&self) -> (usize, usize) {
+        let generations = self.0.layers.read().unwrap_or_else(PoisonError::into_inner);
+        let active = &generations.current.active;
+        (active.size_bytes(), active.dead())
     }
 
     /// Begins a new overlay for what is written from now on. For the one writer, while nothing is frozen.
     pub(super) fn freeze(&self) -> Arc<Overlay> {
-        let layers = self.layers();
-        let frozen = layers.active.clone();
-        let stored = layers.stored.clone();
-        self.set_layers(Arc::default(), Some(frozen.clone()), stored);
+        let frozen = self.layers().active.clone();
+        self.begin_generation(|layers| layers.frozen = Some(mem::take(&mut layers.active)));
         frozen
     }
 
@@ -124,8 +163,17 @@ impl Rows {
         let value = record::encode_time(&held, Time(position.0));
         batch.insert(&inner.tables.keyspace, held.row, value);
         batch.commit().map_err(engine_error)?;
-        self.set_layers(self.active(), None, inner.database.snapshot());
+        self.show_tables();
         Ok(())
+    }
+
+    /// Shows what the tables hold now, in place of what was frozen.
+    fn show_tables(&self) {
+        let stored = Arc::new(self.0.database.snapshot());
+        self.begin_generation(|layers| {
+            layers.frozen = None;
+            layers.stored = stored;
+        });
     }
 
     /// Makes durable what the tables hold.
@@ -160,7 +208,7 @@ impl Rows {
         let value = record::encode_time(&key, Time(new_actor.0));
         self.0.tables.keyspace.insert(key.row, value).map_err(engine_error)?;
         self.persist()?;
-        self.set_layers(self.active(), None, self.0.database.snapshot());
+        self.show_tables();
         Ok(new_actor)
     }
 
@@ -480,8 +528,7 @@ impl<T: Ord> Ordered<T> {
 
 /// An object's header, where the object is known.
 pub(super) fn header(view: &dyn View, name: &RowKey) -> Result<Option<Header>, StoreError> {
-    let Some(value) = view.get(&name.row)? else { return Ok(None) };
-    Header::decode(record::open(&name.row, value)?.1).map(Some)
+    view.get(&name.row)?.map(|value| Header::of_row(name, value)).transpose()
 }
 
 fn live_cells(
@@ -526,7 +573,11 @@ fn siblings(view: &dyn View, header: &Header, selection: &Selection, cells: &mut
 }
 
 /// One plain value that the header lists.
-pub(super) fn plain_value(view: &dyn View, id: RowId, sibling: &SiblingEntry) -> Result<object::Content, StoreError> {
+pub(super) fn plain_value(
+    view: &dyn View,
+    id: RowId,
+    sibling: &SiblingEntry,
+) -> Result<Box<object::Content>, StoreError> {
     let row = layout::sibling(id, sibling.slot);
     let missing = StoreError::Damaged { what: "sibling" };
     let (_, mut value) = record::open(&row, view.get(&row)?.ok_or(missing.clone())?)?;

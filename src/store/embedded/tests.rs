@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::commit::Commits;
 use super::entry::LogEntry;
 use super::rows::Rows;
+use super::view::View;
 use super::{RowLimits, layout};
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
@@ -37,7 +38,7 @@ impl Bench {
         let keyspace = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
         let lock = std::fs::File::create(dir.path().join("LOCK")).unwrap();
         let rows = Rows::new(database, keyspace, lock);
-        let commits = Commits::new(rows.clone(), LIMITS, usize::MAX, Position(0)).unwrap();
+        let commits = Commits::new(rows.clone(), LIMITS, usize::MAX, u64::MAX, Position(0)).unwrap();
         Self { rows, commits, time: 0, position: Position(0), _dir: dir }
     }
 
@@ -173,7 +174,7 @@ fn a_sweep_goes_on_where_an_earlier_run_queued_it() {
     bench.update(&name, floor(&path, dot), &path, &[3]).unwrap();
     bench.commits.sweep();
     bench.apply();
-    bench.commits = Commits::new(bench.rows.clone(), LIMITS, usize::MAX, bench.position).unwrap();
+    bench.commits = Commits::new(bench.rows.clone(), LIMITS, usize::MAX, u64::MAX, bench.position).unwrap();
     bench.sweep_all();
     assert_eq!(bench.rows.count().unwrap(), 2);
     assert_eq!(bench.members(&name, &path), [3]);
@@ -235,6 +236,35 @@ fn a_damaged_row_stops_its_own_sweep_only() {
 }
 
 #[test]
+fn who_looks_at_a_moment_goes_on_seeing_it_and_holds_up_no_memory_after() {
+    let mut bench = Bench::new();
+    let (name, path) = (object("k"), set("s"));
+    let row = layout::name(&name).row;
+    bench.update(&name, None, &path, &[1]).unwrap();
+    let view = bench.rows.view();
+    let seen = view.get(&row).unwrap();
+    let write_many = |bench: &mut Bench| {
+        (0..500).for_each(|_| {
+            bench.update(&name, None, &path, &[1]).unwrap();
+        })
+    };
+    write_many(&mut bench);
+    assert_eq!(view.get(&row).unwrap(), seen);
+    assert_ne!(bench.rows.view().get(&row).unwrap(), seen);
+    let held_bytes = bench.rows.size_bytes_in_memory();
+    drop(view);
+    write_many(&mut bench);
+    let kept_bytes = bench.rows.size_bytes_in_memory();
+    assert!(kept_bytes * 2 < held_bytes, "{kept_bytes} of {held_bytes}");
+    // A frozen layer is looked at no less.
+    let view = bench.rows.view();
+    let seen = view.get(&row).unwrap();
+    bench.apply();
+    write_many(&mut bench);
+    assert_eq!(view.get(&row).unwrap(), seen);
+}
+
+#[test]
 fn a_bucket_listing_reads_one_key_of_each_bucket() {
     let mut bench = Bench::new();
     let in_bucket = |bucket: &'static str, key: &str| ObjectName {
@@ -261,7 +291,7 @@ fn a_bucket_listing_reads_one_key_of_each_bucket() {
 #[test]
 fn who_waits_for_room_is_told_when_none_will_be_made() {
     let mut bench = Bench::new();
-    let full = Commits::new(bench.rows.clone(), LIMITS, 1, bench.position).unwrap();
+    let full = Commits::new(bench.rows.clone(), LIMITS, 1, u64::MAX, bench.position).unwrap();
     bench.update(&object("k"), None, &set("s"), &[1]).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

@@ -63,13 +63,15 @@ pub(super) struct Tables {
     pub(super) counters: Counters,
 }
 
-/// Where rows are.
+/// Where rows are, for all who look from a moment on.
 pub(super) struct Layers {
+    /// That moment.
+    pub(super) since: Moment,
     pub(super) tables: Arc<Tables>,
     pub(super) active: Arc<Overlay>,
     pub(super) frozen: Option<Arc<Overlay>>,
     /// The tables without what is in the overlays.
-    pub(super) stored: Snapshot,
+    pub(super) stored: Arc<Snapshot>,
 }
 
 /// The rows at a moment.
