@@ -14,7 +14,7 @@ use crate::domain::context::CausalContext;
 use crate::domain::datatype::value::{Full, Part, ValueSink};
 use crate::domain::dot::Dot;
 use crate::domain::key::{BucketName, ObjectName};
-use crate::engine::{CausalState, InspectError, Layout, MemberRange};
+use crate::engine::{CausalState, EngineError, InspectError, Layout, MemberRange};
 
 /// Bytes of names and values in one reply. In base64 and with what stands around them they stay below the longest line.
 const REPLY_SIZE_BYTES_MAX: usize = 512 * 1024;
@@ -248,7 +248,7 @@ impl EngineAdmin {
             }
             Question::State => Inspected::State(engine.causal_state(&name).await?.into()),
         };
-        engine.gate().opened().await?;
+        engine.gates().opened(engine.gate()).await.map_err(EngineError::from)?;
         Ok(found)
     }
 }

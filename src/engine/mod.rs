@@ -35,7 +35,7 @@ use crate::domain::props::{Hook, PropsError};
 use crate::domain::quorum::{Quorum, QuorumError};
 use crate::store::{Horizon, Position, Store};
 
-pub use crate::store::{Layout, StoreError};
+pub use crate::store::{Durable, Layout, StoreError};
 
 pub use self::buckets::{BucketType, CreateError, TypeError};
 pub use self::datatypes::{DataTypeBucket, Fetched, Update};
@@ -191,25 +191,26 @@ pub struct Engine {
     horizon: Arc<Horizon>,
 }
 
-/// What a reply waits behind.
-#[derive(Clone)]
-pub struct Gate {
-    store: Arc<dyn Store>,
-    position: Position,
-}
+/// What a reply waits behind. Asking whether it is open, or for it to open, is done through [`Gates`].
+#[derive(Clone, Copy, Debug)]
+pub struct Gate(Position);
 
-impl Gate {
-    /// Whether it is open. Once it is, it stays so.
-    pub fn is_open(&self) -> bool {
-        self.store.is_durable(self.position)
+/// The gates of an engine.
+#[derive(Clone)]
+pub struct Gates(Arc<dyn Store>);
+
+impl Gates {
+    /// Whether a gate is open. Once it is, it stays so.
+    pub fn is_open(&self, gate: Gate) -> bool {
+        self.0.is_durable(gate.0)
     }
 
-    /// Waits until it opens.
+    /// Waits until a gate opens.
     ///
     /// # Errors
     /// When it never will: a write failed, and a restart may find that it was not made.
-    pub async fn opened(self) -> Result<(), EngineError> {
-        if self.is_open() { Ok(()) } else { Ok(self.store.durable(self.position).await?) }
+    pub fn opened(&self, gate: Gate) -> Durable {
+        if self.is_open(gate) { Durable::reached() } else { self.0.durable(gate.0) }
     }
 }
 
@@ -249,7 +250,12 @@ impl Engine {
 
     /// Opens when all is durable that was written and seen through this handle by now.
     pub fn gate(&self) -> Gate {
-        Gate { store: self.inner.store.clone(), position: self.horizon.position() }
+        Gate(self.horizon.position())
+    }
+
+    /// The gates of this engine.
+    pub fn gates(&self) -> Gates {
+        Gates(self.inner.store.clone())
     }
 
     /// Bucket types and properties.

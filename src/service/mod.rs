@@ -12,10 +12,13 @@ mod kv;
 mod map_reduce_error;
 mod options;
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, EngineError};
 use crate::mapreduce::MapReduceOptions;
 use crate::message::map_op::{MapOpLayout, MapOpLayoutOption};
 use crate::message::{MessageError, Reply, Request};
@@ -95,22 +98,37 @@ pub enum Answer {
     Stream(mpsc::Receiver<Reply>),
 }
 
-/// Opens when an answer may be sent: all that it tells of is durable.
-#[derive(Clone)]
+/// What an answer waits behind: it may be sent when all that it tells of is durable.
+#[derive(Clone, Copy, Debug)]
 pub struct Gate(engine::Gate);
 
-impl Gate {
-    /// Whether it is open. Once it is, it stays so.
-    pub fn is_open(&self) -> bool {
-        self.0.is_open()
+/// The gates of a service.
+#[derive(Clone)]
+pub struct Gates(engine::Gates);
+
+impl Gates {
+    /// Whether a gate is open. Once it is, it stays so.
+    pub fn is_open(&self, gate: Gate) -> bool {
+        self.0.is_open(gate.0)
     }
 
-    /// Waits until it opens.
-    ///
-    /// # Errors
-    /// When it never will; with the reply that is to be sent in the answer's place.
-    pub async fn opened(self) -> Result<(), Reply> {
-        self.0.opened().await.map_err(|error| Refusal::from(error).into_reply())
+    /// Waits until a gate opens.
+    pub fn opened(&self, gate: Gate) -> Opening {
+        Opening(self.0.opened(gate.0))
+    }
+}
+
+/// Resolves when a gate opens, or never will: then with the reply that is to be sent in the answer's place.
+#[must_use]
+#[derive(Debug)]
+pub struct Opening(engine::Durable);
+
+impl Future for Opening {
+    type Output = Result<(), Reply>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let refusal = |error| Refusal::from(EngineError::from(error)).into_reply();
+        Pin::new(&mut self.0).poll(context).map_err(refusal)
     }
 }
 
@@ -135,6 +153,11 @@ impl Service {
     /// Opens when everything that the client was answered by now may be sent.
     pub fn gate(&self) -> Gate {
         Gate(self.engine.gate())
+    }
+
+    /// The gates of this service.
+    pub fn gates(&self) -> Gates {
+        Gates(self.engine.gates())
     }
 
     /// Answers one request, or tells what is wrong with the bytes that were none.

@@ -1,14 +1,18 @@
 //! A connection: its buffers, and the loop over its requests.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::Decoder;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::budget::{Budget, SMALL_BYTES_MAX, Share};
 use super::pipeline::{Pipeline, ReplyFrame};
@@ -16,8 +20,16 @@ use crate::frame::{Frame, FrameCodec, FrameError};
 use crate::message::{Reply, Request};
 use crate::service::{Answer, ClientState, Service, frame_too_large};
 
-/// Room that is made for what arrives next.
-const READ_BYTES: usize = 8 * 1024;
+/// What is read at once at most.
+const READ_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    /// What has just arrived.
+    static ARRIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// Resolves when the server is stopping.
+type Cancelled<'a, 'b> = Pin<&'a mut WaitForCancellationFuture<'b>>;
 
 /// How long a peer may take to notice that nothing more is read from it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,7 +83,7 @@ impl Connection {
             stream,
             codec: FrameCodec::new(options.frame_size_bytes_max),
             input: BytesMut::new(),
-            pipeline: Pipeline::default(),
+            pipeline: Pipeline::new(service.gates()),
             budget,
             options,
             frame_deadline: None,
@@ -83,8 +95,9 @@ impl Connection {
 
     /// Answers requests one after the other until the connection ends. When `stopping` is cancelled those that were begun
     /// are answered, and no further one is begun.
-    pub(super) async fn run(mut self, stopping: &CancellationToken) -> io::Result<()> {
-        let end = self.answer_requests(stopping).await?;
+    pub(super) async fn run(mut self, stopping: CancellationToken) -> io::Result<()> {
+        let cancelled = pin!(stopping.cancelled());
+        let end = self.answer_requests(&stopping, cancelled).await?;
         self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
         match end {
             End::Closed | End::TimedOut => Ok(()),
@@ -113,7 +126,11 @@ impl Connection {
         dropped.await.unwrap_or(Ok(()))
     }
 
-    async fn answer_requests(&mut self, stopping: &CancellationToken) -> io::Result<End> {
+    async fn answer_requests(
+        &mut self,
+        stopping: &CancellationToken,
+        mut cancelled: Cancelled<'_, '_>,
+    ) -> io::Result<End> {
         loop {
             if stopping.is_cancelled() {
                 return Ok(End::Stopped);
@@ -134,7 +151,7 @@ impl Connection {
                 }
                 Ok(None) => {
                     self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
-                    match self.wait(stopping).await? {
+                    match self.wait(cancelled.as_mut()).await? {
                         Waited::GoOn => {}
                         Waited::Closed => return Ok(End::Closed),
                         Waited::TimedOut => return Ok(End::TimedOut),
@@ -205,7 +222,7 @@ impl Connection {
     }
 
     /// Waits for bytes, or until a reply may be written.
-    async fn wait(&mut self, stopping: &CancellationToken) -> io::Result<Waited> {
+    async fn wait(&mut self, mut cancelled: Cancelled<'_, '_>) -> io::Result<Waited> {
         let Self { stream, input, pipeline, options, .. } = self;
         if pipeline.is_empty() && input.is_empty() {
             // Thousands of connections wait for their next request: none of them keeps a buffer meanwhile.
@@ -213,39 +230,38 @@ impl Connection {
             pipeline.shrink();
             let idle_deadline = options.idle_timeout.map(|idle| Instant::now() + idle);
             tokio::select! {
-                () = stopping.cancelled() => return Ok(Waited::GoOn),
+                () = &mut cancelled => return Ok(Waited::GoOn),
                 () = sleep_until_if(idle_deadline) => return Ok(Waited::TimedOut),
                 readable = stream.readable() => readable?,
             }
         }
         if FrameCodec::announced_bytes(input).is_some_and(|announced| announced > SMALL_BYTES_MAX) {
-            return self.wait_for_large_frame(stopping).await;
+            return self.wait_for_large_frame(cancelled).await;
         }
         let begun = !input.is_empty();
         let deadline =
             begun.then(|| *self.frame_deadline.get_or_insert_with(|| Instant::now() + options.frame_timeout));
-        input.reserve(READ_BYTES);
         tokio::select! {
-            () = stopping.cancelled() => Ok(Waited::GoOn),
+            () = cancelled => Ok(Waited::GoOn),
             () = sleep_until_if(deadline) => Ok(Waited::TimedOut),
             opened = pipeline.opened() => opened.map(|()| Waited::GoOn),
-            read = stream.read_buf(input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
+            read = read_some(stream, input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
         }
     }
 
     /// Gets the frame that has begun to arrive its part of the budget before more of it is read, and reads on.
-    async fn wait_for_large_frame(&mut self, stopping: &CancellationToken) -> io::Result<Waited> {
+    async fn wait_for_large_frame(&mut self, mut cancelled: Cancelled<'_, '_>) -> io::Result<Waited> {
         self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
         let announced_bytes = FrameCodec::announced_bytes(&self.input).unwrap_or_default();
         if self.frame_bytes.is_none() {
             tokio::select! {
-                () = stopping.cancelled() => return Ok(Waited::GoOn),
+                () = &mut cancelled => return Ok(Waited::GoOn),
                 bytes = self.budget.bytes(announced_bytes) => self.frame_bytes = bytes,
             }
         }
         let deadline = *self.frame_deadline.get_or_insert_with(|| Instant::now() + self.options.frame_timeout);
         tokio::select! {
-            () = stopping.cancelled() => Ok(Waited::GoOn),
+            () = cancelled => Ok(Waited::GoOn),
             () = sleep_until(deadline) => Ok(Waited::TimedOut),
             read = self.stream.read_buf(&mut self.input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
         }
@@ -260,6 +276,20 @@ enum Waited {
     Closed,
     /// The peer was too slow.
     TimedOut,
+}
+
+/// Reads what there is, up to [`READ_BYTES`]. Nothing is lost when this is dropped in the middle.
+async fn read_some(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|context| {
+        // Not into a buffer of the connection's own, which would need all that room for a request of some bytes.
+        ARRIVED.with_borrow_mut(|arrived| {
+            let mut arrived = ReadBuf::new(arrived);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut arrived))?;
+            input.extend_from_slice(arrived.filled());
+            Poll::Ready(Ok(arrived.filled().len()))
+        })
+    })
+    .await
 }
 
 async fn sleep_until_if(deadline: Option<Instant>) {

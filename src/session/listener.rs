@@ -101,9 +101,10 @@ impl Listener {
                     pause = ACCEPT_PAUSE_MIN;
                     let connection =
                         Connection::new(stream, service.for_client(), limits.budget.clone(), options.session);
-                    let stopping = stopping.clone();
+                    // One of its own, so that connections do not meet at the lock of one.
+                    let stopping = stopping.child_token();
                     connections.spawn(async move {
-                        if let Err(error) = connection.run(&stopping).await {
+                        if let Err(error) = connection.run(stopping).await {
                             // Peers hang up as they please.
                             tracing::debug!(%error, "a connection ended");
                         }

@@ -1,9 +1,7 @@
 //! The replies of a connection: in the order of their requests, each held until its gate opens, and written together.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +11,7 @@ use tokio::time::timeout;
 use super::budget::Share;
 use crate::frame;
 use crate::message::Reply;
-use crate::service::Gate;
+use crate::service::{Gate, Gates, Opening};
 
 /// Parts of replies up to this size are copied together; a larger one is written from where it is, since to copy it would cost
 /// more than a call.
@@ -21,11 +19,9 @@ const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
-type Opening = Pin<Box<dyn Future<Output = Result<(), Reply>> + Send>>;
-
 /// Replies that wait, and those that may be written.
-#[derive(Default)]
 pub(super) struct Pipeline {
+    gates: Gates,
     /// Replies behind gates that are not open, in order.
     held: VecDeque<Held>,
     /// What waits to open: the gate of the first of them.
@@ -69,9 +65,20 @@ impl ReplyFrame {
 }
 
 impl Pipeline {
+    pub(super) fn new(gates: Gates) -> Self {
+        Self {
+            gates,
+            held: VecDeque::new(),
+            opening: None,
+            ready: VecDeque::new(),
+            gathered: BytesMut::new(),
+            ready_bytes: 0,
+        }
+    }
+
     /// Takes in the reply to the next request.
     pub(super) fn push(&mut self, frame: ReplyFrame, gate: Gate, request: Share) {
-        if self.held.is_empty() && gate.is_open() {
+        if self.held.is_empty() && self.gates.is_open(gate) {
             self.make_ready(frame);
         } else {
             self.held.push_back(Held { gate, frame, _request: request });
@@ -95,7 +102,7 @@ impl Pipeline {
 
     /// Lets replies through whose gates have opened meanwhile.
     fn release(&mut self) {
-        while let Some(held) = self.held.pop_front_if(|held| held.gate.is_open()) {
+        while let Some(held) = self.held.pop_front_if(|held| self.gates.is_open(held.gate)) {
             self.opening = None;
             self.make_ready(held.frame);
         }
@@ -105,7 +112,7 @@ impl Pipeline {
     /// dropped in the middle.
     pub(super) async fn opened(&mut self) -> io::Result<()> {
         let Some(first) = self.held.front() else { return std::future::pending().await };
-        let opening = self.opening.get_or_insert_with(|| Box::pin(first.gate.clone().opened()));
+        let opening = self.opening.get_or_insert_with(|| self.gates.opened(first.gate));
         let opened = opening.await;
         self.opening = None;
         match opened {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::maps::{Change, KeyPage, KeyState, MapDelta, MapStore, PageLimits, PartitionState};
-use super::{CellPages, Content, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture};
+use super::{CellPages, Content, Durable, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture};
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -182,8 +182,8 @@ impl Store for MemoryStore {
         None
     }
 
-    fn durable(&self, _: Position) -> StoreFuture<'static, ()> {
-        ready(())
+    fn durable(&self, _: Position) -> Durable {
+        Durable::reached()
     }
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError> {

@@ -28,9 +28,11 @@ pub mod memory;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
@@ -40,6 +42,34 @@ use crate::domain::key::{BucketName, ObjectName};
 
 /// What a store's asynchronous methods return.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Resolves when writes are durable. See [`Store::durable`].
+#[must_use]
+#[derive(Debug)]
+pub struct Durable(Option<oneshot::Receiver<Result<(), StoreError>>>);
+
+impl Durable {
+    /// The writes are durable already.
+    pub fn reached() -> Self {
+        Self(None)
+    }
+
+    /// Whoever holds the other end tells; where it is dropped, the store was closed.
+    pub fn told_by(teller: oneshot::Receiver<Result<(), StoreError>>) -> Self {
+        Self(Some(teller))
+    }
+}
+
+impl Future for Durable {
+    type Output = Result<(), StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            None => Poll::Ready(Ok(())),
+            Some(teller) => Pin::new(teller).poll(context).map(|told| told.unwrap_or(Err(StoreError::Closed))),
+        }
+    }
+}
 
 /// Where cells are kept. See the module's contract.
 pub trait Store: Send + Sync + 'static {
@@ -89,7 +119,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// When one of them failed, so that it is unknown whether a restart finds it.
-    fn durable(&self, position: Position) -> StoreFuture<'static, ()>;
+    fn durable(&self, position: Position) -> Durable;
 
     /// Why the store takes no more writes until it is restarted, if so.
     fn failure(&self) -> Option<StoreError>;

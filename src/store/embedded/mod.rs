@@ -48,7 +48,7 @@ pub use self::log::{Disk, LogError, SystemDisk};
 use self::log::{Log, LogFiles, Recovered};
 use self::rows::Rows;
 use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
-use super::{Content, Horizon, ObjectState, Position, Store, StoreError, StoreFuture};
+use super::{Content, Durable, Horizon, ObjectState, Position, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -440,9 +440,8 @@ impl Store for EmbeddedStore {
         self.commits.failure()
     }
 
-    fn durable(&self, position: Position) -> StoreFuture<'static, ()> {
-        let told = self.commits.durable.wait(position);
-        Box::pin(async move { told.await.unwrap_or(Err(StoreError::Closed)) })
+    fn durable(&self, position: Position) -> Durable {
+        Durable::told_by(self.commits.durable.wait(position))
     }
 
     fn keys<'a>(
