@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::log::{FrameBuilder, Log};
 use super::overlay::Overlay;
 use super::rows::Rows;
 use super::sweep::Sweeper;
+use super::view::InMemory;
 use super::{Durability, Idleness, RowLimits};
 use crate::store::{Position, StoreError};
 
@@ -49,7 +50,8 @@ pub(super) struct Commits {
     work: Condvar,
     /// Wakes writers who wait for room.
     room: Notify,
-    pending_size_bytes: AtomicUsize,
+    /// Whether there is no room for another write. Every request asks.
+    is_crowded: AtomicBool,
     /// Steps of the sweep that were done.
     sweeps: AtomicU64,
     /// Whether the committer waits for more.
@@ -118,6 +120,7 @@ impl Commits {
             committer_waits: false,
             applier_waits: false,
         };
+        let is_crowded = rows.in_memory().size_bytes() >= unapplied_size_bytes_max;
         let durable = DurableMark::default();
         durable.reach(position);
         Ok(Self {
@@ -129,7 +132,7 @@ impl Commits {
             pending: Condvar::new(),
             work: Condvar::new(),
             room: Notify::new(),
-            pending_size_bytes: AtomicUsize::new(0),
+            is_crowded: AtomicBool::new(is_crowded),
             sweeps: AtomicU64::new(0),
             gathering: AtomicBool::new(false),
             logged_bytes: AtomicU64::new(0),
@@ -164,11 +167,11 @@ impl Commits {
         let position = Position(queue.position.0 + 1);
         queue.position = position;
         queue.frame.add(|out| out.extend_from_slice(&encoded));
-        self.pending_size_bytes.store(queue.frame.size_bytes(), Ordering::Relaxed);
         queue.sweeper.add(queued);
-        self.rows.write(changed, position);
+        let in_memory = self.rows.write(changed, position);
+        self.look_for_room(&queue, &in_memory);
         let wake_committer = mem::take(&mut queue.committer_waits);
-        let wake_applier = queue.applier_waits && self.has_work(&queue);
+        let wake_applier = queue.applier_waits && (!queue.sweeper.is_idle() || self.is_full(&in_memory));
         queue.applier_waits &= !wake_applier;
         drop(queue);
         if wake_committer {
@@ -211,8 +214,15 @@ impl Commits {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.pending_size_bytes.load(Ordering::Relaxed) < PENDING_SIZE_BYTES_MAX
-            && self.rows.size_bytes_in_memory() < self.unapplied_size_bytes_max
+        !self.is_crowded.load(Ordering::Relaxed)
+    }
+
+    fn look_for_room(&self, queue: &Queue, in_memory: &InMemory) {
+        let is_crowded = queue.frame.size_bytes() >= PENDING_SIZE_BYTES_MAX
+            || in_memory.size_bytes() >= self.unapplied_size_bytes_max;
+        if self.is_crowded.load(Ordering::Relaxed) != is_crowded {
+            self.is_crowded.store(is_crowded, Ordering::Relaxed);
+        }
     }
 
     /// Takes no more writes. Those that were made go on.
@@ -248,17 +258,11 @@ impl Commits {
         }
     }
 
-    /// Whether the applier has something to do.
-    fn has_work(&self, queue: &Queue) -> bool {
-        !queue.sweeper.is_idle() || self.is_full()
-    }
-
     /// Whether what is in memory should go to the tables.
-    fn is_full(&self) -> bool {
-        let (size_bytes, dead) = self.rows.unfrozen();
+    fn is_full(&self, in_memory: &InMemory) -> bool {
         // A quarter: while that is applied there is room for as much again, and more.
-        size_bytes >= self.unapplied_size_bytes_max / 4
-            || dead >= super::churn::REPLACED_MAX
+        in_memory.active_bytes >= self.unapplied_size_bytes_max / 4
+            || in_memory.active_dead >= super::churn::REPLACED_MAX
             || self.logged_bytes.load(Ordering::Relaxed) - self.frozen_at_bytes.load(Ordering::Relaxed)
                 >= self.log_unapplied_bytes_max
     }
@@ -270,7 +274,7 @@ impl Commits {
             if queue.failure.is_some() {
                 return Task::End;
             }
-            if queue.drained || self.is_full() {
+            if queue.drained || self.is_full(&self.rows.in_memory()) {
                 self.frozen_at_bytes.store(self.logged_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
                 return Task::Apply { frozen: self.rows.freeze(), position: queue.position, is_last: queue.drained };
             }
@@ -295,7 +299,7 @@ impl Commits {
         match queue.sweeper.step(&mut batch) {
             // No entry of the log: after a crash the sweep is done again, and only dead rows are back. It goes to the
             // tables with the last write.
-            Ok(()) => self.rows.write(batch.into_parts().0, queue.position),
+            Ok(()) => drop(self.rows.write(batch.into_parts().0, queue.position)),
             // A row that cannot be read stops its own sweep and no write.
             Err(error) => tracing::error!(%error, "dead rows cannot be swept; the next start tries again"),
         }
@@ -303,6 +307,7 @@ impl Commits {
 
     /// Says that the tables have taken something up.
     pub(super) fn made_room(&self) {
+        self.look_for_room(&self.queue(), &self.rows.in_memory());
         self.room.notify_waiters();
     }
 
@@ -408,7 +413,7 @@ impl<'a> Committer<'a> {
             if queue.frame.count() > 0 {
                 queue = self.gather(queue);
                 mem::swap(frame, &mut queue.frame);
-                commits.pending_size_bytes.store(0, Ordering::Relaxed);
+                commits.look_for_room(&queue, &commits.rows.in_memory());
                 let first = Position(queue.position.0 + 1 - u64::from(frame.count()));
                 drop(queue);
                 if frame.size_bytes() >= PENDING_SIZE_BYTES_MAX {

@@ -305,7 +305,7 @@ fn replay(
         if ended && last == held {
             return Ok(last);
         }
-        if ended || rows.size_bytes_in_memory() >= options.unapplied_size_bytes_max {
+        if ended || rows.in_memory().size_bytes() >= options.unapplied_size_bytes_max {
             let frozen = rows.freeze();
             rows.apply(&frozen, last)?;
         }

@@ -3,15 +3,15 @@
 //! There is one writer. A row keeps the versions that somebody may still look at, so that a reader sees the rows as they were
 //! at one moment while later writes go on. Most rows are asked for by their keys, which is a look into a hash table; scans go by an ordered list.
 
-use std::collections::HashMap;
-use std::hash::RandomState;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::{iter, mem};
 
+use ahash::RandomState;
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
+use hashbrown::HashTable;
 
 use super::layout;
 use crate::store::Position;
@@ -24,11 +24,10 @@ const VERSION_OVERHEAD_BYTES: usize = 96;
 /// Parts of the hash table, so that readers seldom meet at a lock.
 const PARTS: usize = 64;
 
-type Part = HashMap<Bytes, Arc<Row>, RandomState>;
-
 /// Rows by key.
 pub(super) struct Overlay {
-    by_key: Box<[RwLock<Part>]>,
+    by_key: Box<[RwLock<HashTable<Arc<Row>>>]>,
+    hasher: RandomState,
     in_order: SkipMap<Bytes, Arc<Row>>,
     size_bytes: AtomicUsize,
     dead: AtomicUsize,
@@ -54,8 +53,11 @@ impl Version {
     }
 }
 
-/// One row.
-struct Row(RwLock<Versions>);
+/// One row. Its key stands beside its versions: whoever compares keys is about to look at them.
+struct Row {
+    key: Bytes,
+    versions: RwLock<Versions>,
+}
 
 /// The versions of one row.
 struct Versions {
@@ -66,13 +68,13 @@ struct Versions {
 
 impl Row {
     fn at(&self, moment: Moment) -> Option<Version> {
-        let Versions { last, earlier } = &*self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Versions { last, earlier } = &*self.versions.read().unwrap_or_else(PoisonError::into_inner);
         iter::once(last).chain(earlier.iter().rev()).find(|version| version.moment <= moment).cloned()
     }
 
     /// Takes in a version, and lets go of those that nobody sees who looks at `oldest` or later. The bytes that this frees.
     fn write(&self, version: Version, oldest: Moment) -> usize {
-        let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
         let before = mem::replace(&mut versions.last, version);
         versions.earlier.push(before);
         let seen_from = versions.earlier.iter().rposition(|version| version.moment <= oldest).unwrap_or(0);
@@ -82,10 +84,9 @@ impl Row {
 
 impl Default for Overlay {
     fn default() -> Self {
-        let hasher = RandomState::new();
-        let part = |_| RwLock::new(Part::with_hasher(hasher.clone()));
         Self {
-            by_key: (0..PARTS).map(part).collect(),
+            by_key: (0..PARTS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
             in_order: SkipMap::new(),
             size_bytes: AtomicUsize::new(0),
             dead: AtomicUsize::new(0),
@@ -94,14 +95,13 @@ impl Default for Overlay {
 }
 
 impl Overlay {
-    fn part(&self, key: &[u8]) -> &RwLock<Part> {
-        // Nothing more than a spread: where all keys met at one part, they would only wait for each other.
-        let spread = key.iter().fold(0_usize, |sum, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        &self.by_key[spread % PARTS]
+    /// The part that rows with this hash are in. The table goes by other bits of it.
+    fn part(&self, hash: u64) -> &RwLock<HashTable<Arc<Row>>> {
+        &self.by_key[(hash >> 32) as usize % PARTS]
     }
 
-    fn row(&self, key: &[u8]) -> Option<Arc<Row>> {
-        self.part(key).read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    fn row(&self, hash: u64, key: &[u8]) -> Option<Arc<Row>> {
+        self.part(hash).read().unwrap_or_else(PoisonError::into_inner).find(hash, |row| row.key == key).cloned()
     }
 
     /// Puts or deletes a row. Moments and positions never fall from one call to the next. Nobody looks at a moment before
@@ -110,7 +110,8 @@ impl Overlay {
         let is_dead = value.is_none() && layout::is_scanned(&key);
         let version = Version { moment, position, value };
         let version_bytes = version.size_bytes();
-        match self.row(&key) {
+        let hash = self.hasher.hash_one(&key[..]);
+        match self.row(hash, &key) {
             Some(row) => {
                 let freed_bytes = row.write(version, oldest);
                 self.size_bytes.fetch_add(version_bytes, Ordering::Relaxed);
@@ -118,9 +119,11 @@ impl Overlay {
             }
             None => {
                 self.size_bytes.fetch_add(ROW_OVERHEAD_BYTES + key.len() + version_bytes, Ordering::Relaxed);
-                let row = Arc::new(Row(RwLock::new(Versions { last: version, earlier: Vec::new() })));
-                self.in_order.insert(key.clone(), row.clone());
-                self.part(&key).write().unwrap_or_else(PoisonError::into_inner).insert(key, row);
+                let versions = RwLock::new(Versions { last: version, earlier: Vec::new() });
+                let row = Arc::new(Row { key: key.clone(), versions });
+                self.in_order.insert(key, row.clone());
+                let mut part = self.part(hash).write().unwrap_or_else(PoisonError::into_inner);
+                part.insert_unique(hash, row, |row| self.hasher.hash_one(&row.key[..]));
             }
         }
         if is_dead {
@@ -130,7 +133,7 @@ impl Overlay {
 
     /// A row as it is at a moment, where it was written by then.
     pub(super) fn get(&self, key: &[u8], moment: Moment) -> Option<Version> {
-        self.row(key)?.at(moment)
+        self.row(self.hasher.hash_one(key), key)?.at(moment)
     }
 
     /// The first row of a range that was written by a moment.

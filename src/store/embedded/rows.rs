@@ -17,7 +17,7 @@ use super::layout::{self, RowId, RowKey};
 use super::overlay::{Moment, Overlay};
 use super::record::{self, Header, SiblingEntry};
 use super::scan::LiveScan;
-use super::view::{Layers, Range, RowsView, StoredRows, Tables, View};
+use super::view::{InMemory, Layers, Range, RowsView, StoredRows, Tables, View};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
@@ -109,8 +109,8 @@ impl Rows {
     }
 
     /// Writes rows to memory, where they are visible together. They are durable when the write at the position is. For the
-    /// one writer, whose positions never fall.
-    pub(super) fn write(&self, changed: ChangedRows, position: Position) {
+    /// one writer, whose positions never fall. What is in memory then.
+    pub(super) fn write(&self, changed: ChangedRows, position: Position) -> InMemory {
         let layers = self.layers();
         let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
         let oldest = Moment(self.0.oldest.load(Ordering::Acquire));
@@ -122,23 +122,16 @@ impl Rows {
             layers.active.write(key, value, moment, position, oldest);
         }
         self.0.visible.store(moment.0, Ordering::Release);
+        let in_memory = layers.in_memory();
         if moment.0.is_multiple_of(WRITES_PER_GENERATION) {
             self.begin_generation(|_| {});
         }
+        in_memory
     }
 
-    /// What is in memory alone, in bytes, nearly.
-    pub(super) fn size_bytes_in_memory(&self) -> usize {
-        let generations = self.0.layers.read().unwrap_or_else(PoisonError::into_inner);
-        let Layers { active, frozen, .. } = &*generations.current;
-        active.size_bytes() + frozen.as_ref().map_or(0, |frozen| frozen.size_bytes())
-    }
-
-    /// What was written since the last freeze: its size in bytes, and the deletes that scans step over.
-    pub(super) fn unfrozen(&self) -> (usize, usize) {
-        let generations = self.0.layers.read().unwrap_or_else(PoisonError::into_inner);
-        let active = &generations.current.active;
-        (active.size_bytes(), active.dead())
+    /// What is in memory now.
+    pub(super) fn in_memory(&self) -> InMemory {
+        self.layers().in_memory()
     }
 
     /// Begins a new overlay for what is written from now on. For the one writer, while nothing is frozen.

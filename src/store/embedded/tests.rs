@@ -251,10 +251,10 @@ fn who_looks_at_a_moment_goes_on_seeing_it_and_holds_up_no_memory_after() {
     write_many(&mut bench);
     assert_eq!(view.get(&row).unwrap(), seen);
     assert_ne!(bench.rows.view().get(&row).unwrap(), seen);
-    let held_bytes = bench.rows.size_bytes_in_memory();
+    let held_bytes = bench.rows.in_memory().size_bytes();
     drop(view);
     write_many(&mut bench);
-    let kept_bytes = bench.rows.size_bytes_in_memory();
+    let kept_bytes = bench.rows.in_memory().size_bytes();
     assert!(kept_bytes * 2 < held_bytes, "{kept_bytes} of {held_bytes}");
     // A frozen layer is looked at no less.
     let view = bench.rows.view();
@@ -291,8 +291,8 @@ fn a_bucket_listing_reads_one_key_of_each_bucket() {
 #[test]
 fn who_waits_for_room_is_told_when_none_will_be_made() {
     let mut bench = Bench::new();
-    let full = Commits::new(bench.rows.clone(), LIMITS, 1, u64::MAX, bench.position).unwrap();
     bench.update(&object("k"), None, &set("s"), &[1]).unwrap();
+    let full = Commits::new(bench.rows.clone(), LIMITS, 1, u64::MAX, bench.position).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         assert!(!full.has_room());

@@ -74,6 +74,32 @@ pub(super) struct Layers {
     pub(super) stored: Arc<Snapshot>,
 }
 
+impl Layers {
+    pub(super) fn in_memory(&self) -> InMemory {
+        InMemory {
+            active_bytes: self.active.size_bytes(),
+            active_dead: self.active.dead(),
+            frozen_bytes: self.frozen.as_ref().map_or(0, |frozen| frozen.size_bytes()),
+        }
+    }
+}
+
+/// What is in memory alone.
+pub(super) struct InMemory {
+    /// What was written since the last freeze, in bytes, nearly.
+    pub(super) active_bytes: usize,
+    /// Deletes among it that scans step over.
+    pub(super) active_dead: usize,
+    /// What is being written to the tables, in bytes, nearly.
+    pub(super) frozen_bytes: usize,
+}
+
+impl InMemory {
+    pub(super) fn size_bytes(&self) -> usize {
+        self.active_bytes + self.frozen_bytes
+    }
+}
+
 /// The rows at a moment.
 pub(super) struct RowsView {
     layers: Arc<Layers>,
