@@ -31,8 +31,7 @@ const ENTRY_BYTES: usize = 256;
 /// A buffer of the log that has grown beyond this is given back.
 const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
-/// The longest wait for more entries before a frame is written: so many times what a sync takes, and no longer than this.
-const SYNCS_GATHERED_MAX: u32 = 2;
+/// The longest wait for more entries before a frame is written, unless a sync takes less.
 const GATHERING_MAX: Duration = Duration::from_millis(1);
 
 /// What those who write and the two threads share.
@@ -433,7 +432,7 @@ impl<'a> Committer<'a> {
         }
     }
 
-    /// Waits until those who are at work have written what they will write, but not much longer than a sync takes. Where the
+    /// Waits until those who are at work have written what they will write, but no longer than a sync takes. Where the
     /// last frame had one entry there is one client, who writes no more before it is answered.
     fn gather<'q>(&self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
         let Some(idleness) = &self.idleness else { return queue };
@@ -441,7 +440,7 @@ impl<'a> Committer<'a> {
             return queue;
         }
         let gathering = &self.commits.gathering;
-        let deadline = Instant::now() + (self.sync_duration * SYNCS_GATHERED_MAX).min(GATHERING_MAX);
+        let deadline = Instant::now() + self.sync_duration.min(GATHERING_MAX);
         gathering.store(true, Ordering::SeqCst);
         while !idleness.is_complete() && !queue.closing && queue.frame.size_bytes() < PENDING_SIZE_BYTES_MAX {
             let left = deadline.saturating_duration_since(Instant::now());
