@@ -3,9 +3,10 @@
 //! There is one writer. A row keeps the versions that somebody may still look at, so that a reader sees the rows as they were
 //! at one moment while later writes go on. Most rows are asked for by their keys, which is a look into a hash table; scans go by an ordered list.
 
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::{iter, mem};
 
 use ahash::RandomState;
@@ -29,6 +30,8 @@ pub(super) struct Overlay {
     by_key: Box<[RwLock<HashTable<Arc<Row>>>]>,
     hasher: RandomState,
     in_order: SkipMap<Bytes, Arc<Row>>,
+    /// Rows that were written over, and when: the versions before that may be let go of. For the writer alone.
+    written_over: Mutex<VecDeque<(Moment, Arc<Row>)>>,
     size_bytes: AtomicUsize,
     dead: AtomicUsize,
 }
@@ -72,13 +75,21 @@ impl Row {
         iter::once(last).chain(earlier.iter().rev()).find(|version| version.moment <= moment).cloned()
     }
 
-    /// Takes in a version, and lets go of those that nobody sees who looks at `oldest` or later. The bytes that this frees.
-    fn write(&self, version: Version, oldest: Moment) -> usize {
+    fn write(&self, version: Version) {
         let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
         let before = mem::replace(&mut versions.last, version);
         versions.earlier.push(before);
-        let seen_from = versions.earlier.iter().rposition(|version| version.moment <= oldest).unwrap_or(0);
-        versions.earlier.drain(..seen_from).map(|version| version.size_bytes()).sum()
+    }
+
+    /// Lets go of the versions that nobody sees who looks at `oldest` or later. The bytes that this frees.
+    fn let_go(&self, oldest: Moment) -> usize {
+        let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+        let Versions { last, earlier } = &mut *versions;
+        let seen_from = match last.moment <= oldest {
+            true => earlier.len(),
+            false => earlier.iter().rposition(|version| version.moment <= oldest).unwrap_or(0),
+        };
+        earlier.drain(..seen_from).map(|version| version.size_bytes()).sum()
     }
 }
 
@@ -88,6 +99,7 @@ impl Default for Overlay {
             by_key: (0..PARTS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
             in_order: SkipMap::new(),
+            written_over: Mutex::default(),
             size_bytes: AtomicUsize::new(0),
             dead: AtomicUsize::new(0),
         }
@@ -104,18 +116,17 @@ impl Overlay {
         self.part(hash).read().unwrap_or_else(PoisonError::into_inner).find(hash, |row| row.key == key).cloned()
     }
 
-    /// Puts or deletes a row. Moments and positions never fall from one call to the next. Nobody looks at a moment before
-    /// `oldest`, nor ever will.
-    pub(super) fn write(&self, key: Bytes, value: Option<Bytes>, moment: Moment, position: Position, oldest: Moment) {
+    /// Puts or deletes a row. Moments and positions never fall from one call to the next.
+    pub(super) fn write(&self, key: Bytes, value: Option<Bytes>, moment: Moment, position: Position) {
         let is_dead = value.is_none() && layout::is_scanned(&key);
         let version = Version { moment, position, value };
         let version_bytes = version.size_bytes();
         let hash = self.hasher.hash_one(&key[..]);
         match self.row(hash, &key) {
             Some(row) => {
-                let freed_bytes = row.write(version, oldest);
+                row.write(version);
                 self.size_bytes.fetch_add(version_bytes, Ordering::Relaxed);
-                self.size_bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
+                self.written_over().push_back((moment, row));
             }
             None => {
                 self.size_bytes.fetch_add(ROW_OVERHEAD_BYTES + key.len() + version_bytes, Ordering::Relaxed);
@@ -129,6 +140,20 @@ impl Overlay {
         if is_dead {
             self.dead.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn written_over(&self) -> MutexGuard<'_, VecDeque<(Moment, Arc<Row>)>> {
+        self.written_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of versions that nobody sees any more: nobody looks at a moment before `oldest`, nor ever will.
+    pub(super) fn let_go(&self, oldest: Moment) {
+        let mut written_over = self.written_over();
+        let mut freed_bytes = 0;
+        while let Some((_, row)) = written_over.pop_front_if(|(moment, _)| *moment <= oldest) {
+            freed_bytes += row.let_go(oldest);
+        }
+        self.size_bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
     }
 
     /// A row as it is at a moment, where it was written by then.
@@ -173,10 +198,10 @@ mod tests {
     #[test]
     fn a_reader_sees_the_rows_of_its_moment() {
         let overlay = Overlay::default();
-        overlay.write(bytes("b"), value("1"), Moment(1), Position(0), Moment(0));
-        overlay.write(bytes("a"), value("2"), Moment(2), Position(0), Moment(0));
-        overlay.write(bytes("b"), None, Moment(3), Position(0), Moment(0));
-        overlay.write(bytes("b"), value("4"), Moment(4), Position(0), Moment(0));
+        overlay.write(bytes("b"), value("1"), Moment(1), Position(0));
+        overlay.write(bytes("a"), value("2"), Moment(2), Position(0));
+        overlay.write(bytes("b"), None, Moment(3), Position(0));
+        overlay.write(bytes("b"), value("4"), Moment(4), Position(0));
         let at = |key: &str, moment| overlay.get(key.as_bytes(), Moment(moment)).map(|version| version.value);
         assert_eq!(at("a", 1), None);
         assert_eq!(at("a", 2), Some(Some(bytes("2"))));
@@ -197,23 +222,26 @@ mod tests {
     #[test]
     fn versions_that_nobody_sees_are_let_go() {
         let overlay = Overlay::default();
-        overlay.write(bytes("a"), value("1"), Moment(1), Position(0), Moment(0));
+        overlay.write(bytes("a"), value("1"), Moment(1), Position(0));
         let size_bytes = overlay.size_bytes();
         for moment in 2..100 {
-            overlay.write(bytes("a"), value("2"), Moment(moment), Position(0), Moment(moment.saturating_sub(10)));
+            overlay.write(bytes("a"), value("2"), Moment(moment), Position(0));
         }
         let at = |moment| overlay.get(b"a", Moment(moment)).and_then(|version| version.value);
+        overlay.let_go(Moment(89));
         assert_eq!((at(88), at(89)), (None, Some(bytes("2"))), "who looks at 89 sees its version");
-        assert!(overlay.size_bytes() <= size_bytes + 11 * (VERSION_OVERHEAD_BYTES + 1));
-        overlay.write(bytes("a"), value("3"), Moment(100), Position(0), Moment(99));
+        assert_eq!(overlay.size_bytes(), size_bytes + 10 * (VERSION_OVERHEAD_BYTES + 1));
+        overlay.write(bytes("a"), value("3"), Moment(100), Position(0));
+        overlay.let_go(Moment(99));
         assert_eq!((at(98), at(99), at(100)), (None, Some(bytes("2")), Some(bytes("3"))));
-        assert_eq!(overlay.size_bytes(), size_bytes + VERSION_OVERHEAD_BYTES + 1);
+        overlay.let_go(Moment(200));
+        assert_eq!((at(99), at(100), overlay.size_bytes()), (None, Some(bytes("3")), size_bytes));
     }
 
     #[test]
     fn deleted_rows_in_scanned_tables_are_counted() {
         let overlay = Overlay::default();
-        let write = |key, value, moment| overlay.write(bytes(key), value, Moment(moment), Position(0), Moment(0));
+        let write = |key, value, moment| overlay.write(bytes(key), value, Moment(moment), Position(0));
         write("c1", value(""), 1);
         assert_eq!(overlay.dead(), 0);
         write("c1", None, 2);

@@ -17,7 +17,7 @@ use super::layout::{self, RowId, RowKey};
 use super::overlay::{Moment, Overlay};
 use super::record::{self, Header, SiblingEntry};
 use super::scan::LiveScan;
-use super::view::{InMemory, Layers, Range, RowsView, StoredRows, Tables, View};
+use super::view::{InMemory, Layers, Range, RowsView, Stored, StoredRows, Tables, View};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
@@ -37,8 +37,6 @@ struct Inner {
     layers: RwLock<Generations>,
     /// The last moment whose rows are all in the layers.
     visible: AtomicU64,
-    /// Nobody looks at a moment before this.
-    oldest: AtomicU64,
     // With the rows, so that a scan which outlives the store keeps the directory too.
     _lock: File,
 }
@@ -56,7 +54,7 @@ const WRITES_PER_GENERATION: u64 = 64;
 impl Rows {
     pub(super) fn new(database: Database, keyspace: Keyspace, lock: File) -> Self {
         let tables = Arc::new(Tables { keyspace, counters: Counters::default() });
-        let stored = Arc::new(database.snapshot());
+        let stored = Arc::new(Stored::new(database.snapshot()));
         let layers =
             Layers { since: Moment::default(), tables: tables.clone(), active: Arc::default(), frozen: None, stored };
         Self(Arc::new(Inner {
@@ -64,7 +62,6 @@ impl Rows {
             tables,
             layers: RwLock::new(Generations { current: Arc::new(layers), earlier: Vec::new() }),
             visible: AtomicU64::new(0),
-            oldest: AtomicU64::new(0),
             _lock: lock,
         }))
     }
@@ -73,8 +70,9 @@ impl Rows {
         self.0.layers.read().unwrap_or_else(PoisonError::into_inner).current.clone()
     }
 
-    /// Begins a generation of layers, and lets go of earlier ones that nobody looks at.
-    fn begin_generation(&self, change: impl FnOnce(&mut Layers)) {
+    /// Begins a generation of layers, and lets go of earlier ones that nobody looks at. The earliest moment that anybody
+    /// looks at or ever will.
+    fn begin_generation(&self, change: impl FnOnce(&mut Layers)) -> Moment {
         let mut generations = self.0.layers.write().unwrap_or_else(PoisonError::into_inner);
         let Layers { tables, active, frozen, stored, .. } = &*generations.current;
         let mut next = Layers {
@@ -91,10 +89,10 @@ impl Rows {
         // None but those who hold them can hand them on.
         let left: Vec<_> = generations.earlier.extract_if(.., |layers| Arc::strong_count(layers) == 1).collect();
         let oldest = generations.earlier.first().map_or(since, |layers| layers.since);
-        self.0.oldest.store(oldest.0, Ordering::Release);
         // Much may hang on them, which nobody should wait for.
         drop(generations);
         drop(left);
+        oldest
     }
 
     /// The rows as they are now.
@@ -113,18 +111,18 @@ impl Rows {
     pub(super) fn write(&self, changed: ChangedRows, position: Position) -> InMemory {
         let layers = self.layers();
         let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
-        let oldest = Moment(self.0.oldest.load(Ordering::Acquire));
         for (key, value) in changed {
             match &value {
                 Some(value) => self.0.tables.counters.note_put(key.len() + value.len()),
                 None => self.0.tables.counters.note_deleted(),
             }
-            layers.active.write(key, value, moment, position, oldest);
+            layers.active.write(key, value, moment, position);
         }
         self.0.visible.store(moment.0, Ordering::Release);
         let in_memory = layers.in_memory();
         if moment.0.is_multiple_of(WRITES_PER_GENERATION) {
-            self.begin_generation(|_| {});
+            let oldest = self.begin_generation(|_| {});
+            layers.active.let_go(oldest);
         }
         in_memory
     }
@@ -162,7 +160,7 @@ impl Rows {
 
     /// Shows what the tables hold now, in place of what was frozen.
     fn show_tables(&self) {
-        let stored = Arc::new(self.0.database.snapshot());
+        let stored = Arc::new(Stored::new(self.0.database.snapshot()));
         self.begin_generation(|layers| {
             layers.frozen = None;
             layers.stored = stored;
