@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::objects::{check_hooks, check_read, check_write, data_type_of, nonzero};
 use super::{Engine, EngineError, ReadOptions, WriteOptions};
-use crate::domain::cell::Path;
+use crate::domain::cell::{LiveCells, Path};
 use crate::domain::context::CausalContext;
 use crate::domain::datatype::update::{self, Request};
 use crate::domain::datatype::value::{Folder, Full, ValueSink};
@@ -120,12 +120,13 @@ impl Engine {
         let patience = nonzero(options.timeout).unwrap_or(inner.options.request_timeout_default);
 
         let _stripe = inner.lock(name, patience).await?;
-        let seen = inner.store.read(name, &operation.plan(context.is_some()), &self.horizon).await?;
-        let dot = inner.clock.draw()?;
-        let request =
-            Request { dot, assigned: dot.time, context: context.as_ref(), hll_precision: bucket.props.hll_precision() };
-        let delta = update::resolve(&operation, request, &seen)?;
-        self.horizon.raise(inner.store.commit(name.clone(), delta)?);
+        let resolve = |seen: &LiveCells| {
+            let dot = inner.clock.draw()?;
+            let hll_precision = bucket.props.hll_precision();
+            let request = Request { dot, assigned: dot.time, context: context.as_ref(), hll_precision };
+            Ok(Some(update::resolve(&operation, request, seen)?))
+        };
+        self.write(name, &operation.plan(context.is_some()), resolve).await?;
         let Some(sink) = sink else { return Ok(None) };
         let content = inner.store.open_content(name, Path::root(), None, &self.horizon).await?;
         let context = object::context_of(&content.values);

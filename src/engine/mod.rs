@@ -25,9 +25,11 @@ use self::clock::HybridClock;
 use self::reaper::Reaper;
 use self::stripes::Stripes;
 use crate::domain::base62;
+use crate::domain::cell::{LiveCells, Selection};
 use crate::domain::context::ContextError;
 use crate::domain::datatype::limits::{LimitError, UpdateLimits};
 use crate::domain::datatype::{DataType, UpdateError};
+use crate::domain::delta::Delta;
 use crate::domain::index::IndexError;
 use crate::domain::key::ObjectName;
 use crate::domain::object::{ObjectError, ObjectLimits};
@@ -256,6 +258,30 @@ impl Engine {
     /// The gates of this engine.
     pub fn gates(&self) -> Gates {
         Gates(self.inner.store.clone())
+    }
+
+    /// Reads what is selected of an object, and writes what comes of it, if anything does. For one who holds the object's stripe.
+    /// Whether something was written.
+    async fn write(
+        &self,
+        name: &ObjectName,
+        selections: &[Selection],
+        resolve: impl FnOnce(&LiveCells) -> Result<Option<Delta>, EngineError> + Send,
+    ) -> Result<bool, EngineError> {
+        let mut resolve = Some(resolve);
+        let mut outcome = Ok(false);
+        let mut resolve = |seen: &LiveCells| match resolve.take()?(seen) {
+            Ok(delta) => {
+                outcome = Ok(delta.is_some());
+                delta
+            }
+            Err(refusal) => {
+                outcome = Err(refusal);
+                None
+            }
+        };
+        self.inner.store.update(name, selections, &self.horizon, &mut resolve).await?;
+        outcome
     }
 
     /// Bucket types and properties.

@@ -127,14 +127,16 @@ impl Engine {
         let patience = options.timeout.unwrap_or(inner.options.request_timeout_default);
 
         let _stripe = inner.lock(name, patience).await?;
-        let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
-        let dot = inner.clock.draw()?;
-        content.modified = wall_clock();
-        let put = Put { content, context, condition };
-        let deleted = put.content.deleted;
-        let written = put.resolve(&seen, dot, &props, inner.options.object_limits)?;
-        self.warn_of_size(name, &written);
-        self.horizon.raise(inner.store.commit(name.clone(), written.delta)?);
+        let deleted = content.deleted;
+        let resolve = |seen: &LiveCells| {
+            let dot = inner.clock.draw()?;
+            content.modified = wall_clock();
+            let put = Put { content, context, condition };
+            let written = put.resolve(seen, dot, &props, inner.options.object_limits)?;
+            self.warn_of_size(name, &written);
+            Ok(Some(written.delta))
+        };
+        self.write(name, &Selection::values(), resolve).await?;
         if !return_view && !deleted {
             return Ok(None);
         }
@@ -217,12 +219,18 @@ impl Engine {
         let patience = write.timeout.unwrap_or(inner.options.request_timeout_default);
 
         let _stripe = inner.lock(name, patience).await?;
-        let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
-        let dot = inner.clock.draw()?;
-        let delete = Delete { context, deleted_at: wall_clock() };
-        let Some(written) = delete.resolve(&seen, dot, &props, inner.options.object_limits)? else { return Ok(()) };
-        check_hooks(&props)?;
-        self.horizon.raise(inner.store.commit(name.clone(), written.delta)?);
+        let resolve = |seen: &LiveCells| {
+            let dot = inner.clock.draw()?;
+            let delete = Delete { context, deleted_at: wall_clock() };
+            let written = delete.resolve(seen, dot, &props, inner.options.object_limits)?;
+            if written.is_some() {
+                check_hooks(&props)?;
+            }
+            Ok(written.map(|written| written.delta))
+        };
+        if !self.write(name, &Selection::values(), resolve).await? {
+            return Ok(());
+        }
         let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
         self.notice_tombstones(name, &seen);
         Ok(())

@@ -43,6 +43,9 @@ use crate::domain::key::{BucketName, ObjectName};
 /// What a store's asynchronous methods return.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
+/// Makes a request's effect of the cells that were read. It is called once.
+pub type Resolve<'a> = &'a mut (dyn FnMut(&LiveCells) -> Option<Delta> + Send);
+
 /// Resolves when writes are durable. See [`Store::durable`].
 #[must_use]
 #[derive(Debug)]
@@ -111,6 +114,24 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When it was not written.
     fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError>;
+
+    /// Reads, has `resolve` make a request's effect of what was read, and writes it, if it makes one: `read` and `commit` of the
+    /// same object, for which a store need not look for it twice. The horizon is raised to what was seen and written.
+    fn update<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        selections: &'a [Selection],
+        horizon: &'a Horizon,
+        resolve: Resolve<'a>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let seen = self.read(name, selections, horizon).await?;
+            if let Some(delta) = resolve(&seen) {
+                horizon.raise(self.commit(name.clone(), delta)?);
+            }
+            Ok(())
+        })
+    }
 
     /// Whether every write up to a position is durable.
     fn is_durable(&self, position: Position) -> bool;

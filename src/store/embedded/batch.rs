@@ -10,6 +10,7 @@ use super::entry::LogEntry;
 use super::layout;
 use super::maps;
 use super::record;
+use super::rows::StoredObject;
 use super::view::{Range, RowsView, View, Visitor};
 use crate::store::StoreError;
 
@@ -87,8 +88,14 @@ impl Batch {
         (self.changed, self.queued)
     }
 
-    /// Takes in one write. After an error the batch is of no use.
-    pub(super) fn add(&mut self, entry: &LogEntry, limits: RowLimits) -> Result<(), StoreError> {
+    /// Takes in one write, of an object that was found in the same view where that is given. After an error the batch is of no
+    /// use.
+    pub(super) fn add(
+        &mut self,
+        entry: &LogEntry,
+        found: Option<StoredObject>,
+        limits: RowLimits,
+    ) -> Result<(), StoreError> {
         match entry {
             LogEntry::ClockBound(bound) => {
                 let key = layout::own_clock();
@@ -106,7 +113,7 @@ impl Batch {
                 }
             }
             LogEntry::Map(delta) => maps::apply(self, delta)?,
-            LogEntry::Delta(name, delta) => ObjectChange::begin(self, limits, name, delta.dot)?.apply(delta)?,
+            LogEntry::Delta(name, delta) => ObjectChange::begin(self, limits, name, found, delta.dot)?.apply(delta)?,
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::layout::{self, RowId, RowKey};
 use super::packed::PackedRows;
 use super::record::{self, Header, SiblingEntry};
-use super::rows;
+use super::rows::{self, StoredObject};
 use super::sweep;
 use super::view::{Range, View};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path, Payload};
@@ -41,14 +41,15 @@ impl<'a> ObjectChange<'a> {
         batch: &'a mut Batch,
         limits: RowLimits,
         object: &'a ObjectName,
+        found: Option<StoredObject>,
         dot: Dot,
     ) -> Result<Self, StoreError> {
-        let name = layout::name(object);
-        let stored = batch.get(&name.row)?;
-        let header = match &stored {
-            Some(stored) => Header::of_row(&name, stored.clone())?,
-            None => Header::new(RowId::of(dot)),
+        let found = match found {
+            Some(found) => found,
+            None => StoredObject::find(batch, object)?,
         };
+        let StoredObject { name, row: stored, header } = found;
+        let header = header.unwrap_or_else(|| Header::new(RowId::of(dot)));
         let (ended, begun) = (BTreeSet::new(), BTreeSet::new());
         Ok(Self { batch, limits, object, name, header, stored, ended, begun })
     }

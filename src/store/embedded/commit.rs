@@ -18,7 +18,7 @@ use super::durable::DurableMark;
 use super::entry::LogEntry;
 use super::log::{FrameBuilder, Log};
 use super::overlay::Overlay;
-use super::rows::Rows;
+use super::rows::{Found, Rows};
 use super::sweep::Sweeper;
 use super::view::InMemory;
 use super::{Durability, Idleness, RowLimits};
@@ -63,6 +63,9 @@ pub(super) struct Commits {
     pub(super) released: AtomicU64,
     pub(super) durable: DurableMark,
 }
+
+/// Rows that change, and the queue rows among them.
+type Change = (ChangedRows, Vec<(Bytes, Bytes)>);
 
 /// What writes are made under.
 struct Queue {
@@ -148,9 +151,29 @@ impl Commits {
 
     /// Makes a write. When this returns everybody sees it.
     pub(super) fn write(&self, entry: &LogEntry) -> Result<Position, StoreError> {
-        // Most of the work needs no lock, since nobody else writes the object: but the sweep may, and then it is done again.
-        let sweeps = self.sweeps.load(Ordering::Acquire);
-        let change = self.change(entry);
+        let sweeps = self.sweeps();
+        self.write_change(entry, self.change(entry), sweeps)
+    }
+
+    /// Makes a write to an object that was found when so many steps of the sweep were done.
+    pub(super) fn write_to(&self, found: Found, entry: &LogEntry, sweeps: u64) -> Result<Position, StoreError> {
+        let mut batch = Batch::new(found.view);
+        let added = batch.add(entry, Some(found.object), self.limits);
+        self.write_change(entry, added.map(|()| batch.into_parts()), sweeps)
+    }
+
+    /// The steps of the sweep that were done.
+    pub(super) fn sweeps(&self) -> u64 {
+        self.sweeps.load(Ordering::Acquire)
+    }
+
+    /// Most of the work needs no lock, since nobody else writes the object: but the sweep may, and then it is done again.
+    fn write_change(
+        &self,
+        entry: &LogEntry,
+        change: Result<Change, StoreError>,
+        sweeps: u64,
+    ) -> Result<Position, StoreError> {
         let mut encoded = Vec::with_capacity(ENTRY_BYTES + entry.payload_bytes());
         entry.encode(&mut encoded);
 
@@ -183,9 +206,9 @@ impl Commits {
     }
 
     /// What a write changes, as things stand.
-    fn change(&self, entry: &LogEntry) -> Result<(ChangedRows, Vec<(Bytes, Bytes)>), StoreError> {
+    fn change(&self, entry: &LogEntry) -> Result<Change, StoreError> {
         let mut batch = Batch::new(self.rows.view());
-        batch.add(entry, self.limits)?;
+        batch.add(entry, None, self.limits)?;
         Ok(batch.into_parts())
     }
 

@@ -48,7 +48,7 @@ pub use self::log::{Disk, LogError, SystemDisk};
 use self::log::{Log, LogFiles, Recovered};
 use self::rows::Rows;
 use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
-use super::{Content, Durable, Horizon, ObjectState, Position, Store, StoreError, StoreFuture};
+use super::{Content, Durable, Horizon, ObjectState, Position, Resolve, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -297,7 +297,7 @@ fn replay(
         let ended = entries.is_empty();
         for (position, entry) in entries {
             let mut batch = Batch::new(rows.view());
-            batch.add(&LogEntry::decode(entry)?, options.rows)?;
+            batch.add(&LogEntry::decode(entry)?, None, options.rows)?;
             rows.write(batch.into_parts().0, position);
             last = position;
         }
@@ -430,6 +430,25 @@ impl Store for EmbeddedStore {
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError> {
         self.commits.write(&LogEntry::Delta(name, delta))
+    }
+
+    fn update<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        selections: &'a [Selection],
+        horizon: &'a Horizon,
+        resolve: Resolve<'a>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            // Before the rows are looked at, so that no step of the sweep is missed.
+            let sweeps = self.commits.sweeps();
+            let (found, seen) = self.rows().read_to_change(name, selections, horizon)?;
+            if let Some(delta) = resolve(&seen) {
+                let entry = LogEntry::Delta(name.clone(), delta);
+                horizon.raise(self.commits.write_to(found, &entry, sweeps)?);
+            }
+            Ok(())
+        })
     }
 
     fn is_durable(&self, position: Position) -> bool {

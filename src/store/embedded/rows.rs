@@ -246,10 +246,20 @@ impl Rows {
         selections: &[Selection],
         horizon: &Horizon,
     ) -> Result<LiveCells, StoreError> {
-        self.seen_by(horizon, |view| match header(view, &layout::name(name))? {
-            Some(header) => live_cells(view, &header, selections, |range| view.iter(range)),
-            None => Ok(LiveCells::default()),
-        })
+        self.seen_by(horizon, |view| Ok(read(view, name, selections)?.1))
+    }
+
+    /// Reads an object that is about to change: what is asked for of it, and where it was found.
+    pub(super) fn read_to_change(
+        &self,
+        name: &ObjectName,
+        selections: &[Selection],
+        horizon: &Horizon,
+    ) -> Result<(Found, LiveCells), StoreError> {
+        let view = self.view();
+        let result = read(&view, name, selections);
+        horizon.raise(view.seen());
+        result.map(|(object, cells)| (Found { view, object }, cells))
     }
 
     /// Opens an object's content at or under a path, and shows its values as of the same moment.
@@ -261,7 +271,7 @@ impl Rows {
         horizon: &Horizon,
     ) -> Result<Content, StoreError> {
         self.seen_by(horizon, |view| {
-            let header = header(view, &layout::name(name))?.unwrap_or_else(|| Header::new(RowId([0; 16])));
+            let header = StoredObject::find(view, name)?.header.unwrap_or_else(|| Header::new(RowId([0; 16])));
             let stored = |range| view.iter(range);
             let values = live_cells(view, &header, &Selection::values(), stored)?;
             // Every write to the object changes its header, so whoever has seen that has seen all there is.
@@ -272,7 +282,7 @@ impl Rows {
 
     pub(super) fn inspect(&self, name: &ObjectName, horizon: &Horizon) -> Result<ObjectState, StoreError> {
         self.seen_by(horizon, |view| {
-            let header = header(view, &layout::name(name))?.unwrap_or_else(|| Header::new(RowId([0; 16])));
+            let header = StoredObject::find(view, name)?.header.unwrap_or_else(|| Header::new(RowId([0; 16])));
             let values = live_cells(view, &header, &Selection::values(), |range| view.iter(range))?;
             let layout = if header.packed.is_some() { Layout::Packed } else { Layout::Spread };
             Ok(ObjectState { values, layout, floors: header.floors })
@@ -515,6 +525,38 @@ impl<T: Ord> Ordered<T> {
         self.close_group();
         self.items
     }
+}
+
+/// An object as the rows know it.
+pub(super) struct StoredObject {
+    pub(super) name: RowKey,
+    /// Its header's row, and what that spells, where the object is known.
+    pub(super) row: Option<Bytes>,
+    pub(super) header: Option<Header>,
+}
+
+impl StoredObject {
+    pub(super) fn find(view: &dyn View, name: &ObjectName) -> Result<Self, StoreError> {
+        let name = layout::name(name);
+        let row = view.get(&name.row)?;
+        let header = row.clone().map(|row| Header::of_row(&name, row)).transpose()?;
+        Ok(Self { name, row, header })
+    }
+}
+
+/// An object as it was found, and the rows as they were then.
+pub(super) struct Found {
+    pub(super) view: RowsView,
+    pub(super) object: StoredObject,
+}
+
+fn read(view: &RowsView, name: &ObjectName, selections: &[Selection]) -> Result<(StoredObject, LiveCells), StoreError> {
+    let object = StoredObject::find(view, name)?;
+    let cells = match &object.header {
+        Some(header) => live_cells(view, header, selections, |range| view.iter(range))?,
+        None => LiveCells::default(),
+    };
+    Ok((object, cells))
 }
 
 /// An object's header, where the object is known.
