@@ -57,6 +57,8 @@ fn serving_runtime(threads: usize, idleness: &Arc<Idleness>) -> anyhow::Result<R
     let (resting, rising) = (idleness.clone(), idleness.clone());
     Builder::new_multi_thread()
         .worker_threads(threads)
+        // Taken in small numbers, what arrives is shared out among the threads sooner.
+        .max_io_events_per_tick(32)
         .on_thread_park(move || resting.rest())
         .on_thread_unpark(move || rising.rise())
         .enable_all()
