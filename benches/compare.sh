@@ -5,7 +5,7 @@
 #   -n  rounds (default 5)      -s  seconds of each run (default 5)      -k  different keys (default 10000)
 #   -d  directory on the disk (default: target)      -l  lists the cases      CASE  names or patterns, as 'counter-*' (default: all)
 #   OMBAK  the program (default: target/release/ombak, which is built first)
-# A row is the minimum, median and maximum over the rounds. Installs redis-server, redis-tools and strace where they are missing.
+# A row is the minimum, median and maximum over the rounds. Installs redis-server and redis-tools where they are missing.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 rounds=5 seconds=5 keys=10000 dir=$root/target
@@ -56,7 +56,6 @@ install_missing() {
     local packages=()
     command -v redis-server >/dev/null || packages+=(redis-server)
     command -v redis-benchmark >/dev/null || packages+=(redis-tools)
-    command -v strace >/dev/null || packages+=(strace)
     [ ${#packages[@]} -gt 0 ] || return 0
     local sudo=
     [ "$(id -u)" = 0 ] || sudo=sudo
@@ -187,33 +186,20 @@ p99_over_fsync() { # connections workload
     ratio "$ours" "$floor" >>"$work/p99.ratio"
 }
 
-# HOOK: a count of fsyncs that the server tells itself would go here, in place of a server of its own under strace, which
-# stops it at nothing but its fsyncs.
+# What `ombak status` counts: writes, or syncs.
+counted() { # writes | syncs
+    "$OMBAK" --data-dir "$work/ombak/data" status | sed -nE "s/^.*\b([0-9]+) $1\b.*/\1/p"
+}
+
 writes_per_fsync() {
-    local connections rate writes fsyncs traced
+    local connections rate writes syncs
     for connections in 1 4 16 64 256 1024; do
-        traced=$work/traced-$connections
-        mkdir -p "$traced"
-        cat >"$traced/ombak" <<SCRIPT
-#!/bin/sh
-exec strace -f --seccomp-bpf -c -e trace=fsync,fdatasync -o "$traced/calls" "$OMBAK" "\$@"
-SCRIPT
-        chmod +x "$traced/ombak"
-        (
-            program=$OMBAK
-            OMBAK=$traced/ombak start_server "$traced"
-            OMBAK=$program
-            # strace passes no signal on: the server is its child.
-            trap 'kill -TERM $(pgrep -P "$SERVER_PID"); wait "$SERVER_PID"' EXIT
-            ombak_json counter "$connections" 1 >"$traced/json"
-        )
-        rate=$(number requests_per_second <"$traced/json")
-        writes=$(number requests_with_warm_up <"$traced/json")
-        fsyncs=$(awk '$NF == "fsync" || $NF == "fdatasync" { calls += $4 } END { print calls }' "$traced/calls")
-        awk -v connections="$connections" -v rate="$rate" -v writes="$writes" -v fsyncs="$fsyncs" 'BEGIN {
-            printf "    %4d connections: %8.0f writes a second, %7.1f writes an fsync\n", connections, rate, writes / fsyncs
+        writes=$(counted writes)
+        syncs=$(counted syncs)
+        rate=$(ombak_rate counter "$connections" 1)
+        awk -v connections="$connections" -v rate="$rate" -v writes=$(($(counted writes) - writes)) -v syncs=$(($(counted syncs) - syncs)) 'BEGIN {
+            printf "    %4d connections: %8.0f writes a second, %7.1f writes an fsync\n", connections, rate, writes / syncs
         }'
-        rm -rf "$traced"
     done
 }
 

@@ -7,9 +7,10 @@ use crate::control::{self, ControlReply, ControlRequest};
 
 pub(super) async fn run(data_dir: &Path) -> Result<Outcome, CliError> {
     match control::request(data_dir, &ControlRequest::Status).await? {
-        ControlReply::Status { version, process_id, uptime_ms, failure } => {
+        ControlReply::Status { version, process_id, uptime_ms, writes, syncs, failure } => {
             let mut text = format!(
-                "Ombak {version} is running on data directory {} as process {process_id} for {} s\n",
+                "Ombak {version} is running on data directory {} as process {process_id} for {} s\n\
+                 {writes} writes made durable by {syncs} syncs of its log\n",
                 data_dir.display(),
                 uptime_ms / 1000
             );

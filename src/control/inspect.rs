@@ -14,7 +14,7 @@ use crate::domain::context::CausalContext;
 use crate::domain::datatype::value::{Full, Part, ValueSink};
 use crate::domain::dot::Dot;
 use crate::domain::key::{BucketName, ObjectName};
-use crate::engine::{CausalState, EngineError, InspectError, Layout, MemberRange};
+use crate::engine::{CausalState, DurableCounts, EngineError, InspectError, Layout, MemberRange};
 
 /// Bytes of names and values in one reply. In base64 and with what stands around them they stay below the longest line.
 const REPLY_SIZE_BYTES_MAX: usize = 512 * 1024;
@@ -203,6 +203,9 @@ pub trait Inspector: Send + Sync + 'static {
 
     /// Why nothing can be written until the server is restarted, if so.
     fn failure(&self) -> Option<String>;
+
+    /// What was made durable since the server was started.
+    fn durable_counts(&self) -> DurableCounts;
 }
 
 impl Inspector for EngineAdmin {
@@ -217,6 +220,10 @@ impl Inspector for EngineAdmin {
 
     fn failure(&self) -> Option<String> {
         self.engine.failure().map(|failure| failure.to_string())
+    }
+
+    fn durable_counts(&self) -> DurableCounts {
+        self.engine.durable_counts()
     }
 }
 

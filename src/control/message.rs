@@ -110,6 +110,12 @@ pub enum ControlReply {
         process_id: u32,
         /// How long it has been running.
         uptime_ms: u64,
+        /// Writes that it has made durable since it was started.
+        #[serde(default)]
+        writes: u64,
+        /// Syncs of its log, each of which makes all writes before it durable.
+        #[serde(default)]
+        syncs: u64,
         /// Why nothing can be written until it is restarted, if so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<String>,

@@ -19,6 +19,7 @@ use super::{
     BucketTypeEntry, BucketTypeState, ControlError, ControlReply, ControlRequest, Inspector, LINE_SIZE_BYTES_MAX,
     MapAdmin, SOCKET_NAME, StandbyRequest, parse_props,
 };
+use crate::engine::DurableCounts;
 
 /// Administrators are few; more connections than this are a fault, and wait.
 const CONNECTIONS_MAX: usize = 32;
@@ -278,10 +279,13 @@ impl<A: BucketTypeAdmin + Inspector + MapAdmin> Answer<A> {
 
     fn server_status(&self) -> ControlReply {
         let uptime_ms = self.started.elapsed().as_millis();
+        let DurableCounts { writes, syncs } = self.admin.durable_counts();
         ControlReply::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process_id: std::process::id(),
             uptime_ms: u64::try_from(uptime_ms).unwrap_or(u64::MAX),
+            writes,
+            syncs,
             failure: self.admin.failure(),
         }
     }
@@ -363,6 +367,10 @@ mod tests {
 
         fn failure(&self) -> Option<String> {
             None
+        }
+
+        fn durable_counts(&self) -> DurableCounts {
+            DurableCounts { writes: 3, syncs: 2 }
         }
     }
 

@@ -37,7 +37,7 @@ use crate::domain::props::{Hook, PropsError};
 use crate::domain::quorum::{Quorum, QuorumError};
 use crate::store::{Horizon, Position, Store};
 
-pub use crate::store::{Durable, Layout, StoreError};
+pub use crate::store::{Durable, DurableCounts, Layout, StoreError};
 
 pub use self::buckets::{BucketType, CreateError, TypeError};
 pub use self::datatypes::{DataTypeBucket, Fetched, Update};
@@ -248,6 +248,11 @@ impl Engine {
     /// Why nothing can be written until the server is restarted, if so.
     pub fn failure(&self) -> Option<StoreError> {
         self.inner.store.failure()
+    }
+
+    /// What was made durable since the store was opened.
+    pub fn durable_counts(&self) -> DurableCounts {
+        self.inner.store.durable_counts()
     }
 
     /// Opens when all is durable that was written and seen through this handle by now.

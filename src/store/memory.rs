@@ -8,7 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::maps::{Change, KeyPage, KeyState, MapDelta, MapStore, PageLimits, PartitionState};
-use super::{CellPages, Content, Durable, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture};
+use super::{
+    CellPages, Content, Durable, DurableCounts, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture,
+};
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -180,6 +182,10 @@ impl Store for MemoryStore {
 
     fn failure(&self) -> Option<StoreError> {
         None
+    }
+
+    fn durable_counts(&self) -> DurableCounts {
+        DurableCounts::default()
     }
 
     fn durable(&self, _: Position) -> Durable {

@@ -43,6 +43,15 @@ use crate::domain::key::{BucketName, ObjectName};
 /// What a store's asynchronous methods return.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
+/// Writes that were made durable, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DurableCounts {
+    /// Writes: requests that changed something, and a few of the store's own.
+    pub writes: u64,
+    /// Times that the disk was told to keep what it had been given. One keeps all the writes before it.
+    pub syncs: u64,
+}
+
 /// Makes a request's effect of the cells that were read. It is called once.
 pub type Resolve<'a> = &'a mut (dyn FnMut(&LiveCells) -> Option<Delta> + Send);
 
@@ -144,6 +153,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Why the store takes no more writes until it is restarted, if so.
     fn failure(&self) -> Option<StoreError>;
+
+    /// What was made durable since the store was opened.
+    fn durable_counts(&self) -> DurableCounts;
 
     /// Up to `limit` keys of a bucket that follow `after`, in the store's own order. Fewer than `limit` means the end.
     fn keys<'a>(

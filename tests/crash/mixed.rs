@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ombak::message::generated::{MapEntry, RpbContent, RpbIndexReq, RpbPair, RpbPutReq};
 use ombak::message::{Reply, Request};
 
@@ -17,7 +18,7 @@ use crate::support::{Connection, Server, frame, text};
 const CONNECTIONS: u64 = 16;
 /// Each connection has this many objects, and puts them in turn.
 const OBJECTS: u64 = 20;
-/// Each connection's set holds its last members.
+/// Each connection's sets hold their last members.
 const MEMBERS: u64 = 5;
 /// Batches that a connection sends before it reads the answers of the first.
 const BATCHES_AHEAD: usize = 4;
@@ -54,13 +55,15 @@ fn put_number(connection: u64, number: u64) -> Request {
 /// The `number`th request of a kind.
 fn request(connection: u64, kind: usize, number: u64) -> Request {
     let own = format!("mixed-{connection}");
+    // Of what a set has, the oldest goes.
+    let gone = (number > MEMBERS).then(|| (number - MEMBERS).to_string());
+    let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
     match kind {
         0 => put_number(connection, number),
         1 => update("counters", &own, counter(1)),
-        2 if number > MEMBERS => update("sets", &own, set(&[&number.to_string()], &[&(number - MEMBERS).to_string()])),
-        2 => update("sets", &own, set(&[&number.to_string()], &[])),
+        2 => update("sets", &own, set(&[&number.to_string()], &gone)),
         _ => {
-            let inner = in_map("inner", &[], &[in_counter("count", 1), in_set("seen", &[&number.to_string()], &[])]);
+            let inner = in_map("inner", &[], &[in_counter("count", 1), in_set("seen", &[&number.to_string()], &gone)]);
             update("maps", &own, map(&[], &[in_counter("count", 1), in_register("last", &number.to_string()), inner]))
         }
     }
@@ -158,6 +161,16 @@ fn map_entries(connection: &mut Connection, key: &str) -> Vec<MapEntry> {
     }
 }
 
+/// The last of a set's members, which are that and those before it.
+fn last_of(members: &[Bytes], own: u64) -> u64 {
+    let mut members: Vec<u64> = members.iter().map(|member| number(member)).collect();
+    members.sort_unstable();
+    let last = members.last().copied().unwrap_or_default();
+    let expected: Vec<u64> = (last.saturating_sub(MEMBERS) + 1..=last).collect();
+    assert_eq!(members, expected, "a set of connection {own}");
+    last
+}
+
 /// How far each kind has come by what the server shows. Each must show one request after the other, none of them half.
 fn found(connection: &mut Connection, own: u64, objects: &BTreeMap<String, u64>) -> [u64; KINDS] {
     let key = format!("mixed-{own}");
@@ -176,11 +189,7 @@ fn found(connection: &mut Connection, own: u64, objects: &BTreeMap<String, u64>)
         Reply::DtFetch(reply) => reply.value.map_or(vec![], |value| value.set_value),
         reply => panic!("{reply:?}"),
     };
-    let mut members: Vec<u64> = members.iter().map(|member| number(member)).collect();
-    members.sort_unstable();
-    let last_member = members.last().copied().unwrap_or_default();
-    let expected: Vec<u64> = (last_member.saturating_sub(MEMBERS) + 1..=last_member).collect();
-    assert_eq!(members, expected, "set of connection {own}");
+    let last_member = last_of(&members, own);
 
     // The fields come by their names: count, inner, last.
     let last_map = match &map_entries(connection, &key)[..] {
@@ -190,7 +199,7 @@ fn found(connection: &mut Connection, own: u64, objects: &BTreeMap<String, u64>)
             assert_eq!(number(last.register_value.as_ref().unwrap()), done, "map of connection {own}");
             let [inner_count, seen] = &inner.map_value[..] else { panic!("{inner:?}") };
             assert_eq!(inner_count.counter_value, count.counter_value, "map of connection {own}");
-            assert_eq!(seen.set_value.len() as u64, done, "map of connection {own}");
+            assert_eq!(last_of(&seen.set_value, own), done, "map of connection {own}");
             done
         }
         entries => panic!("half an update: {entries:?}"),

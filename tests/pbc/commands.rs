@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::requests;
 use crate::support::{Server, text};
 
 /// What a command prints that does not do what was asked for.
@@ -166,11 +167,24 @@ fn data_types() {
     assert!(failed(&server, &["update", "sets/b", "k", "{"]).contains("is not JSON"));
 }
 
+/// The writes and syncs that `ombak status` tells of.
+fn durable_counts(status: &str) -> (u64, u64) {
+    let line = status.lines().find(|line| line.contains("made durable")).unwrap();
+    let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+    (numbers[0], numbers[1])
+}
+
 #[test]
 fn status_and_configuration() {
     let server = Server::start();
     let status = server.printed(&["status"]);
     assert!(status.starts_with("Ombak ") && status.contains(&format!("as process {}", server.pid())), "{status}");
+    let (writes, syncs) = durable_counts(&status);
+    let mut connection = server.connect();
+    // Each is answered before the next is sent.
+    (0..3).for_each(|_| drop(connection.ask(&requests::update("counters", "k", requests::counter(1)))));
+    let (writes_after, syncs_after) = durable_counts(&server.printed(&["status"]));
+    assert!(writes_after >= writes + 3 && syncs_after >= syncs + 3, "{writes_after} and {syncs_after}");
     let shown = server.printed(&["config", "show"]);
     assert!(shown.contains("# Set by: environment variable OMBAK_PBC_LISTEN\n"), "{shown}");
     assert!(shown.contains("# Set by: command line\ndata_dir = "), "{shown}");

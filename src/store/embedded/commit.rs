@@ -22,7 +22,7 @@ use super::rows::{Found, Rows};
 use super::sweep::Sweeper;
 use super::view::InMemory;
 use super::{Durability, Idleness, RowLimits};
-use crate::store::{Position, StoreError};
+use crate::store::{DurableCounts, Position, StoreError};
 
 /// Entries that wait for the log take no more than this, and one entry, where writers wait for room.
 const PENDING_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -55,6 +55,9 @@ pub(super) struct Commits {
     sweeps: AtomicU64,
     /// Whether the committer waits for more.
     gathering: AtomicBool,
+    /// Entries that the log has taken, and syncs of it.
+    logged_entries: AtomicU64,
+    syncs: AtomicU64,
     /// What the log has taken, in bytes.
     pub(super) logged_bytes: AtomicU64,
     /// What it had taken when rows were last frozen.
@@ -137,6 +140,8 @@ impl Commits {
             is_crowded: AtomicBool::new(is_crowded),
             sweeps: AtomicU64::new(0),
             gathering: AtomicBool::new(false),
+            logged_entries: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
             logged_bytes: AtomicU64::new(0),
             frozen_at_bytes: AtomicU64::new(0),
             released: AtomicU64::new(position.0),
@@ -210,6 +215,11 @@ impl Commits {
         let mut batch = Batch::new(self.rows.view());
         batch.add(entry, None, self.limits)?;
         Ok(batch.into_parts())
+    }
+
+    pub(super) fn durable_counts(&self) -> DurableCounts {
+        let (writes, syncs) = (self.logged_entries.load(Ordering::Relaxed), self.syncs.load(Ordering::Relaxed));
+        DurableCounts { writes, syncs }
     }
 
     /// Why no more writes are taken, if so.
@@ -402,6 +412,7 @@ impl<'a> Committer<'a> {
                 self.unsynced_since.get_or_insert_with(Instant::now);
             }
         }
+        self.commits.logged_entries.fetch_add(frame.count().into(), Ordering::Relaxed);
         self.commits.logged_bytes.fetch_add(frame.size_bytes() as u64, Ordering::Relaxed);
         self.last_count = frame.count();
         self.commits.durable.reach(Position(first.0 + u64::from(frame.count()) - 1));
@@ -413,6 +424,7 @@ impl<'a> Committer<'a> {
         let begun = Instant::now();
         self.log.sync()?;
         self.unsynced_since = None;
+        self.commits.syncs.fetch_add(1, Ordering::Relaxed);
         self.sync_duration = (self.sync_duration * 7 + begun.elapsed()) / 8;
         Ok(())
     }

@@ -48,7 +48,7 @@ pub use self::log::{Disk, LogError, SystemDisk};
 use self::log::{Log, LogFiles, Recovered};
 use self::rows::Rows;
 use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
-use super::{Content, Durable, Horizon, ObjectState, Position, Resolve, Store, StoreError, StoreFuture};
+use super::{Content, Durable, DurableCounts, Horizon, ObjectState, Position, Resolve, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -457,6 +457,10 @@ impl Store for EmbeddedStore {
 
     fn failure(&self) -> Option<StoreError> {
         self.commits.failure()
+    }
+
+    fn durable_counts(&self) -> DurableCounts {
+        self.commits.durable_counts()
     }
 
     fn durable(&self, position: Position) -> Durable {
