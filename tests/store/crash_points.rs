@@ -11,7 +11,7 @@ use ombak::domain::delta::Delta;
 use ombak::domain::dot::{Dot, Time};
 use ombak::domain::replica::Replica;
 use ombak::store::Store;
-use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowLimits};
+use ombak::store::embedded::{EmbeddedOptions, RowLimits};
 
 use super::support::*;
 
@@ -90,7 +90,7 @@ async fn a_crash_at_any_write_leaves_every_object_whole() {
     let dir = tempfile::tempdir().unwrap();
     let name = object("k");
     let steps = History::default().steps();
-    let store = EmbeddedStore::open(options_at(dir.path())).unwrap();
+    let store = open_with(options_at(dir.path()));
     let log = dir.path().join("data/log/000000.log");
     // Where the log ended when so many steps had been acknowledged.
     let mut ends = vec![end_of(&log)];
@@ -112,7 +112,7 @@ async fn a_crash_at_any_write_leaves_every_object_whole() {
         let acknowledged = ends.iter().rposition(|&end| end <= cut).unwrap();
         let copy = tempfile::tempdir().unwrap();
         copy_cut(dir.path(), copy.path(), &log, cut);
-        let store = EmbeddedStore::open(options_at(copy.path())).unwrap();
+        let store = open_with(options_at(copy.path()));
         let found = read_all(&store, &name).await;
         let state = |count: usize| if count == 0 { &nothing } else { &steps[count - 1].1 };
         let is_next = acknowledged < steps.len() && found == *state(acknowledged + 1);

@@ -10,7 +10,7 @@ use ombak::domain::datatype::value::{Folder, Value, ValueBuilder, fold};
 use ombak::domain::delta::Delta;
 use ombak::domain::object::{self, Delete, ObjectLimits};
 use ombak::domain::props::BucketProps;
-use ombak::store::embedded::{Durability, EmbeddedOptions, EmbeddedStore, RowLimits};
+use ombak::store::embedded::{Durability, EmbeddedOptions, RowLimits};
 use ombak::store::memory::MemoryStore;
 use ombak::store::{Horizon, Layout, Store};
 use proptest::collection::vec;
@@ -64,7 +64,7 @@ impl Subject {
         let unapplied_size_bytes_max = 10_000;
         let durability = Durability::NoneForBenches;
         let options = EmbeddedOptions { rows, durability, unapplied_size_bytes_max, ..options(dir.path()) };
-        let store = Box::new(EmbeddedStore::open(options.clone()).unwrap());
+        let store = Box::new(open_with(options.clone()));
         Self { what, store, kept: Some((dir, options)) }
     }
 
@@ -73,7 +73,7 @@ impl Subject {
             self.store.close();
             // The directory is free once its store is gone.
             self.store = Box::new(MemoryStore::new(ACTOR));
-            self.store = Box::new(EmbeddedStore::open(options.clone()).unwrap());
+            self.store = Box::new(open_with(options.clone()));
         }
     }
 

@@ -45,7 +45,7 @@ async fn everything_is_there_after_a_restart() {
     writer.send(&object("queued"), vec![], members(&Path::root(), 0..1)).1.unwrap();
     drop(store);
 
-    let store = EmbeddedStore::open(EmbeddedOptions { new_actor: ActorId(99), ..options(dir.path()) }).unwrap();
+    let store = open_with(EmbeddedOptions { new_actor: ActorId(99), ..options(dir.path()) });
     assert_eq!((store.actor(), store.clock_bound()), (ACTOR, Time(77)));
     assert_eq!(read_all(&store, &object("k")).await, before);
     assert_eq!(store.records().await.unwrap(), [(bytes("r"), bytes("v"))]);
@@ -70,7 +70,7 @@ async fn everything_acknowledged_is_there_after_a_crash() {
         crashes.push((crash, read_all(&store, &name).await, Time(u64::from(round) + 10), records));
     }
     for (crash, cells, bound, records) in crashes {
-        let store = EmbeddedStore::open(EmbeddedOptions { new_actor: ActorId(99), ..options(&crash) }).unwrap();
+        let store = open_with(EmbeddedOptions { new_actor: ActorId(99), ..options(&crash) });
         assert_eq!((store.actor(), store.clock_bound()), (ACTOR, bound));
         assert_eq!(read_all(&store, &name).await, cells);
         assert_eq!(store.records().await.unwrap(), records);
@@ -85,7 +85,7 @@ async fn everything_acknowledged_is_there_after_a_crash() {
 #[tokio::test]
 async fn an_object_that_is_written_over_and_over_does_not_let_the_log_grow() {
     let dir = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(EmbeddedOptions { log_file_size_bytes: 8 * 1024, ..options(dir.path()) }).unwrap();
+    let store = open_with(EmbeddedOptions { log_file_size_bytes: 8 * 1024, ..options(dir.path()) });
     let mut writer = Writer::new(&store);
     for round in 0..2_000 {
         writer.update(&object("k"), vec![], members(&set("s"), round % 3..round % 3 + 1)).await;
@@ -103,7 +103,7 @@ async fn a_sweep_goes_on_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut unswept = options(dir.path());
     unswept.rows.rows_swept_per_step_max = 0;
-    let store = EmbeddedStore::open(unswept).unwrap();
+    let store = open_with(unswept);
     let mut writer = Writer::new(&store);
     let (name, path) = (object("k"), set("s"));
     let dot = writer.update(&name, vec![], members(&path, 0..2_000)).await;
@@ -211,7 +211,7 @@ async fn a_reader_beside_a_sweep_sees_no_dead_rows() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());
     options.rows.rows_swept_per_step_max = 10_000;
-    let store = EmbeddedStore::open(options).unwrap();
+    let store = open_with(options);
     let mut writer = Writer::new(&store);
     let (name, path) = (object("k"), set("s"));
     for _ in 0..20 {

@@ -145,7 +145,7 @@ async fn fail_everywhere(fault: Fault) {
             break;
         }
         failures += 1;
-        let store = EmbeddedStore::open(options_at(dir.path())).unwrap();
+        let store = open_with(options_at(dir.path()));
         let found = read_all(&store, &name).await;
         let is_next = acknowledged < steps.len() && found == *after(acknowledged + 1);
         assert!(

@@ -30,7 +30,7 @@ async fn holds_what_was_written(archive: &str) {
     // Twice: as it was found, and as the first start left it.
     for _ in 0..2 {
         let options = EmbeddedOptions::new(dir.path().join("data"), ACTOR);
-        check(&EmbeddedStore::open(options).unwrap()).await;
+        check(&open_with(options)).await;
     }
     let format = std::fs::read_to_string(dir.path().join("data/FORMAT")).unwrap();
     assert_eq!(format, "ombak 2\n");

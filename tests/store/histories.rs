@@ -209,7 +209,7 @@ struct World {
 
 impl World {
     fn new(options: EmbeddedOptions) -> Self {
-        let store = EmbeddedStore::open(options.clone()).unwrap();
+        let store = open_with(options.clone());
         let objects = names().into_iter().map(|name| (name, Known::default())).collect();
         let memory = MemoryStore::new(ACTOR);
         Self { options, store: Some(store), memory, objects, time: 0, pending: Vec::new() }
@@ -365,7 +365,7 @@ impl World {
         let mut options = self.options.clone();
         let rows_max = &mut options.rows.rows_swept_per_step_max;
         *rows_max = if sweeps { (*rows_max).max(1) } else { 0 };
-        self.store = Some(EmbeddedStore::open(options).unwrap());
+        self.store = Some(open_with(options));
         self.check().await;
     }
 

@@ -15,7 +15,7 @@ use ombak::domain::dot::{ActorId, Dot, Time};
 use ombak::domain::index::{self, IndexRange, Posting};
 use ombak::domain::key::{BucketName, ObjectName};
 use ombak::domain::object::{Content, Link};
-use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, RowLimits};
+use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError, RowLimits};
 use ombak::store::{Horizon, Position, Store, StoreError};
 
 pub const ACTOR: ActorId = ActorId(7);
@@ -27,13 +27,25 @@ pub fn options(dir: &DirPath) -> EmbeddedOptions {
     EmbeddedOptions { cache_size_bytes: 1024 * 1024, rows, ..EmbeddedOptions::new(dir.join("data"), ACTOR) }
 }
 
+/// Opens a store, maybe one that has just been closed: where another test starts a program at that moment, this has what we had
+/// open, and the lock with it, until it is under way.
+pub fn open_with(options: EmbeddedOptions) -> EmbeddedStore {
+    for _ in 0..200 {
+        match EmbeddedStore::open(options.clone()) {
+            Err(OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{} stays locked", options.dir.display());
+}
+
 pub fn open(dir: &DirPath) -> EmbeddedStore {
-    EmbeddedStore::open(options(dir)).unwrap()
+    open_with(options(dir))
 }
 
 /// A store that packs what is small, as it does by default.
 pub fn open_packed(dir: &DirPath) -> EmbeddedStore {
-    EmbeddedStore::open(EmbeddedOptions { rows: RowLimits::default(), ..options(dir) }).unwrap()
+    open_with(EmbeddedOptions { rows: RowLimits::default(), ..options(dir) })
 }
 
 pub fn bytes(bytes: impl AsRef<[u8]>) -> Bytes {

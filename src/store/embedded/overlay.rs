@@ -1,7 +1,8 @@
 //! Rows in memory, over those of the engine: what was written since the engine's tables last took everything up.
 //!
 //! There is one writer. A row keeps the versions that somebody may still look at, so that a reader sees the rows as they were
-//! at one moment while later writes go on. Most rows are asked for by their keys, which is a look into a hash table; scans go by an ordered list.
+//! at one moment while later writes go on. Most rows are asked for by their keys, which is a look into a hash table; scans go
+//! by an ordered list.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
