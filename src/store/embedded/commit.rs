@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::batch::{Batch, ChangedRows};
 use super::durable::DurableMark;
 use super::entry::LogEntry;
-use super::log::{FrameBuilder, Log};
+use super::log::{FrameBuilder, KEPT_BUFFER_BYTES_MAX, Log};
 use super::overlay::Overlay;
 use super::rows::{Found, Rows};
 use super::sweep::Sweeper;
@@ -28,8 +28,6 @@ use crate::store::{DurableCounts, Position, StoreError};
 const PENDING_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What most entries take beside their payloads, in bytes.
 const ENTRY_BYTES: usize = 256;
-/// A buffer of the log that has grown beyond this is given back.
-const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest wait for more entries before a frame is written, unless a sync takes less.
 const GATHERING_MAX: Duration = Duration::from_millis(1);

@@ -17,7 +17,7 @@ use super::layout::{self, RowId, RowKey};
 use super::overlay::{Moment, Overlay};
 use super::record::{self, Header, SiblingEntry};
 use super::scan::LiveScan;
-use super::view::{InMemory, Layers, Range, RowsView, Stored, StoredRows, Tables, View};
+use super::view::{InMemory, Layers, Range, RowsView, StoredRows, Tables, View};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
@@ -54,7 +54,7 @@ const WRITES_PER_GENERATION: u64 = 64;
 impl Rows {
     pub(super) fn new(database: Database, keyspace: Keyspace, lock: File) -> Self {
         let tables = Arc::new(Tables { keyspace, counters: Counters::default() });
-        let stored = Arc::new(Stored::new(database.snapshot()));
+        let stored = Arc::new(database.snapshot());
         let layers =
             Layers { since: Moment::default(), tables: tables.clone(), active: Arc::default(), frozen: None, stored };
         Self(Arc::new(Inner {
@@ -160,7 +160,7 @@ impl Rows {
 
     /// Shows what the tables hold now, in place of what was frozen.
     fn show_tables(&self) {
-        let stored = Arc::new(Stored::new(self.0.database.snapshot()));
+        let stored = Arc::new(self.0.database.snapshot());
         self.begin_generation(|layers| {
             layers.frozen = None;
             layers.stored = stored;

@@ -4,10 +4,9 @@
 //! frozen one is written to the tables; until it is dropped, readers go by the tables as they were before. So the three
 //! together show every moment from the last freeze on, and nothing changes under a reader.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use fjall::{Keyspace, Readable, Snapshot};
@@ -64,53 +63,6 @@ pub(super) struct Tables {
     pub(super) counters: Counters,
 }
 
-/// The tables as they were at one time.
-pub(super) struct Stored {
-    snapshot: Snapshot,
-    /// No other one in this process has it.
-    number: u64,
-}
-
-/// A row as a snapshot has it.
-struct Remembered {
-    number: u64,
-    key: Vec<u8>,
-    value: Option<Bytes>,
-}
-
-/// Rows up to this size are remembered, in bytes.
-const REMEMBERED_BYTES_MAX: usize = 64 * 1024;
-
-thread_local! {
-    /// The row that was last looked for. An update looks for its object's header twice, once to see what it is to change and
-    /// once to change it, and what lies in the tables costs some microseconds to find.
-    static REMEMBERED: RefCell<Option<Remembered>> = const { RefCell::new(None) };
-}
-
-impl Stored {
-    pub(super) fn new(snapshot: Snapshot) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { snapshot, number: NEXT.fetch_add(1, Ordering::Relaxed) }
-    }
-
-    fn get(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        REMEMBERED.with_borrow_mut(|remembered| {
-            if let Some(Remembered { number, key: of, value }) = remembered
-                && *number == self.number
-                && of == key
-            {
-                return Ok(value.clone());
-            }
-            let value = self.snapshot.get(keyspace, key).map_err(engine_error)?.map(Bytes::from);
-            *remembered = None;
-            if value.as_ref().map_or(0, Bytes::len) <= REMEMBERED_BYTES_MAX {
-                *remembered = Some(Remembered { number: self.number, key: key.to_vec(), value: value.clone() });
-            }
-            Ok(value)
-        })
-    }
-}
-
 /// Where rows are, for all who look from a moment on.
 pub(super) struct Layers {
     /// That moment.
@@ -119,7 +71,7 @@ pub(super) struct Layers {
     pub(super) active: Arc<Overlay>,
     pub(super) frozen: Option<Arc<Overlay>>,
     /// The tables without what is in the overlays.
-    pub(super) stored: Arc<Stored>,
+    pub(super) stored: Arc<Snapshot>,
 }
 
 impl Layers {
@@ -173,7 +125,7 @@ impl RowsView {
     /// The rows of a range, for as long as they are wanted.
     pub(super) fn iter(&self, range: Range) -> StoredRows {
         let Layers { tables, stored, .. } = &*self.layers;
-        let stored = stored.snapshot.range(&tables.keyspace, (range.start.clone(), range.end.clone()));
+        let stored = stored.range(&tables.keyspace, (range.start.clone(), range.end.clone()));
         let mut rows = StoredRows {
             layers: self.layers.clone(),
             moment: self.moment,
@@ -199,7 +151,8 @@ impl View for RowsView {
             self.see(version.position);
             return Ok(version.value);
         }
-        self.layers.stored.get(&self.layers.tables.keyspace, key)
+        let value = self.layers.stored.get(&self.layers.tables.keyspace, key).map_err(engine_error)?;
+        Ok(value.map(Bytes::from))
     }
 
     fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError> {

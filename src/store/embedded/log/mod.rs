@@ -33,7 +33,7 @@ const SPARE_FILES_MAX: usize = 8;
 /// Buffers that the disk reads itself begin at multiples of this: the largest block that disks have.
 const ALIGNMENT_BYTES: usize = 4096;
 /// A buffer of the log that has grown beyond this is given back.
-const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
 /// How files are written: the system's way, or a test's, which fails or loses what it was given.
 pub trait Disk: Send + Sync {
