@@ -12,9 +12,10 @@ use ombak::server::Idleness;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
-// Requests allocate on one thread what another frees; the system's allocator takes three times as long over it.
+mod allocator;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {

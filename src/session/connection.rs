@@ -22,6 +22,8 @@ use crate::service::{Answer, ClientState, Service, frame_too_large};
 
 /// What is read at once at most.
 const READ_BYTES: usize = 16 * 1024;
+/// An idle connection keeps buffers up to this size.
+const IDLE_BYTES_MAX: usize = 2 * 1024;
 
 thread_local! {
     /// What has just arrived.
@@ -66,6 +68,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     codec: FrameCodec,
     input: BytesMut,
+    /// The most bytes that were in the input at once: what its buffer holds at least.
+    input_bytes_most: usize,
     pipeline: Pipeline,
     budget: Budget,
     options: SessionOptions,
@@ -83,6 +87,7 @@ impl Connection {
             stream,
             codec: FrameCodec::new(options.frame_size_bytes_max),
             input: BytesMut::new(),
+            input_bytes_most: 0,
             pipeline: Pipeline::new(service.gates()),
             budget,
             options,
@@ -132,7 +137,8 @@ impl Connection {
         mut cancelled: Cancelled<'_, '_>,
     ) -> io::Result<End> {
         loop {
-            if stopping.is_cancelled() {
+            // Whoever has sent nothing more is told so by `wait`.
+            if !self.input.is_empty() && stopping.is_cancelled() {
                 return Ok(End::Stopped);
             }
             if self.pipeline.held_count() >= self.options.connection_requests_max {
@@ -154,6 +160,7 @@ impl Connection {
                     match self.wait(cancelled.as_mut()).await? {
                         Waited::GoOn => {}
                         Waited::Closed => return Ok(End::Closed),
+                        Waited::Stopped => return Ok(End::Stopped),
                         Waited::TimedOut => return Ok(End::TimedOut),
                     }
                 }
@@ -222,31 +229,35 @@ impl Connection {
     }
 
     /// Waits for bytes, or until a reply may be written.
-    async fn wait(&mut self, mut cancelled: Cancelled<'_, '_>) -> io::Result<Waited> {
-        let Self { stream, input, pipeline, options, .. } = self;
-        if pipeline.is_empty() && input.is_empty() {
-            // Thousands of connections wait for their next request: none of them keeps a buffer meanwhile.
-            *input = BytesMut::new();
-            pipeline.shrink();
-            let idle_deadline = options.idle_timeout.map(|idle| Instant::now() + idle);
-            tokio::select! {
-                () = &mut cancelled => return Ok(Waited::GoOn),
-                () = sleep_until_if(idle_deadline) => return Ok(Waited::TimedOut),
-                readable = stream.readable() => readable?,
-            }
-        }
-        if FrameCodec::announced_bytes(input).is_some_and(|announced| announced > SMALL_BYTES_MAX) {
+    async fn wait(&mut self, cancelled: Cancelled<'_, '_>) -> io::Result<Waited> {
+        if FrameCodec::announced_bytes(&self.input).is_some_and(|announced| announced > SMALL_BYTES_MAX) {
             return self.wait_for_large_frame(cancelled).await;
         }
-        let begun = !input.is_empty();
-        let deadline =
-            begun.then(|| *self.frame_deadline.get_or_insert_with(|| Instant::now() + options.frame_timeout));
-        tokio::select! {
-            () = cancelled => Ok(Waited::GoOn),
-            () = sleep_until_if(deadline) => Ok(Waited::TimedOut),
-            opened = pipeline.opened() => opened.map(|()| Waited::GoOn),
-            read = read_some(stream, input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
-        }
+        let Self { stream, input, input_bytes_most, pipeline, options, .. } = self;
+        let deadline = if !input.is_empty() {
+            Some(*self.frame_deadline.get_or_insert_with(|| Instant::now() + options.frame_timeout))
+        } else if pipeline.is_empty() {
+            // Thousands of connections wait for their next request: none of them keeps much meanwhile.
+            if *input_bytes_most > IDLE_BYTES_MAX {
+                *input = BytesMut::new();
+                *input_bytes_most = 0;
+            }
+            pipeline.shrink(IDLE_BYTES_MAX);
+            options.idle_timeout.map(|idle| Instant::now() + idle)
+        } else {
+            None
+        };
+        // Replies that are held will not be held for ever, so whoever waits for them need not be told that the server is
+        // stopping. In this order because most of the time one of the first two is what happens.
+        let read = tokio::select! {
+            biased;
+            opened = pipeline.opened() => return opened.map(|()| Waited::GoOn),
+            read = read_some(stream, input) => read?,
+            () = cancelled, if pipeline.is_empty() => return Ok(Waited::Stopped),
+            () = sleep_until_if(deadline) => return Ok(Waited::TimedOut),
+        };
+        *input_bytes_most = input.len().max(*input_bytes_most);
+        Ok(if read > 0 { Waited::GoOn } else { Waited::Closed })
     }
 
     /// Gets the frame that has begun to arrive its part of the budget before more of it is read, and reads on.
@@ -255,25 +266,30 @@ impl Connection {
         let announced_bytes = FrameCodec::announced_bytes(&self.input).unwrap_or_default();
         if self.frame_bytes.is_none() {
             tokio::select! {
-                () = &mut cancelled => return Ok(Waited::GoOn),
+                () = &mut cancelled => return Ok(Waited::Stopped),
                 bytes = self.budget.bytes(announced_bytes) => self.frame_bytes = bytes,
             }
         }
         let deadline = *self.frame_deadline.get_or_insert_with(|| Instant::now() + self.options.frame_timeout);
         tokio::select! {
-            () = cancelled => Ok(Waited::GoOn),
+            () = cancelled => Ok(Waited::Stopped),
             () = sleep_until(deadline) => Ok(Waited::TimedOut),
-            read = self.stream.read_buf(&mut self.input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
+            read = self.stream.read_buf(&mut self.input) => {
+                self.input_bytes_most = self.input.len().max(self.input_bytes_most);
+                Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed })
+            }
         }
     }
 }
 
 /// What waiting came to.
 enum Waited {
-    /// There is something to do, or the server is stopping.
+    /// There is something to do.
     GoOn,
     /// There will be no more bytes: the peer has finished.
     Closed,
+    /// The server is stopping.
+    Stopped,
     /// The peer was too slow.
     TimedOut,
 }

@@ -175,11 +175,15 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Gives back what an idle connection need not keep.
-    pub(super) fn shrink(&mut self) {
+    /// Gives back buffers that are larger. For when nothing waits.
+    pub(super) fn shrink(&mut self, kept_bytes_max: usize) {
         self.ready = VecDeque::new();
-        self.held = VecDeque::new();
-        self.gathered = BytesMut::new();
+        if self.held.capacity() * size_of::<Held>() > kept_bytes_max {
+            self.held = VecDeque::new();
+        }
+        if self.gathered.capacity() > kept_bytes_max {
+            self.gathered = BytesMut::new();
+        }
     }
 }
 

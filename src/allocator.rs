@@ -1,0 +1,65 @@
+//! The allocator of the program.
+
+use std::alloc::{GlobalAlloc, Layout};
+
+use libmimalloc_sys as mimalloc;
+
+/// What `malloc` aligns to, where the block is as large.
+const NATURAL_ALIGNMENT: usize = 16;
+
+/// Mimalloc. Requests allocate on one thread what another frees; the system's allocator takes three times as long over it.
+///
+/// The crate `mimalloc` would be the same but for its asking for an alignment every time: mimalloc then looks for it, off its
+/// fast path, in every block whose size is not a power of two, which made a put 7 % dearer.
+pub struct Allocator;
+
+fn is_natural(size: usize, align: usize) -> bool {
+    align <= NATURAL_ALIGNMENT && align <= size
+}
+
+// SAFETY: all of a block's life is mimalloc's: `mi_free` and `mi_realloc*` take blocks of any of its `mi_*alloc*`, whatever
+// alignment they were asked for. Those without an alignment promise what C promises of `malloc`: a block that is aligned for
+// whatever of a fundamental alignment (16 bytes on 64-bit systems) fits into it, which is what `is_natural` asks; moved by
+// `mi_realloc`, it is as well aligned again. Each gives null when there is no memory, and none unwinds.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let (size, align) = (layout.size(), layout.align());
+        // SAFETY: takes any size, and any power of two to align to.
+        unsafe {
+            if is_natural(size, align) { mimalloc::mi_malloc(size) } else { mimalloc::mi_malloc_aligned(size, align) }
+                .cast()
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let (size, align) = (layout.size(), layout.align());
+        // SAFETY: as above.
+        unsafe {
+            if is_natural(size, align) { mimalloc::mi_zalloc(size) } else { mimalloc::mi_zalloc_aligned(size, align) }
+                .cast()
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, _layout: Layout) {
+        // SAFETY: the caller says that the block came from here and is alive.
+        unsafe { mimalloc::mi_free(block.cast()) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let align = layout.align();
+        // SAFETY: as in `dealloc`; the old block stays alive where there is no memory for a new one.
+        unsafe {
+            if is_natural(new_size, align) {
+                mimalloc::mi_realloc(block.cast(), new_size)
+            } else {
+                mimalloc::mi_realloc_aligned(block.cast(), new_size, align)
+            }
+            .cast()
+        }
+    }
+}
