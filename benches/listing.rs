@@ -30,7 +30,7 @@ fn put(connection: &mut Connection, bucket: &str, number: u32) {
     let index = RpbPair { key: bytes("n_int"), value: bytes(&number.to_string()) };
     let content = RpbContent { value: "x".repeat(100).into(), indexes: vec![index], ..RpbContent::default() };
     let (bucket, key) = (bytes(bucket), bytes(&format!("key-{number:08}")));
-    let put = Request::Put(RpbPutReq { bucket, key, content: Some(content), ..RpbPutReq::default() });
+    let put = Request::Put(Box::new(RpbPutReq { bucket, key, content: Some(content), ..RpbPutReq::default() }));
     assert!(matches!(connection.ask(&put), Reply::Put(_)));
 }
 
@@ -88,7 +88,7 @@ fn ask(server: &Server, keys: u32, which: &str) {
     let (count, bucket_time) = listed(&mut connection, &Request::ListBuckets(RpbListBucketsReq::default()));
     assert_eq!(count, 3);
     let first = keys / 2;
-    let query = Request::Index(RpbIndexReq {
+    let query = Request::Index(Box::new(RpbIndexReq {
         bucket: bytes("large"),
         index: bytes("n_int"),
         qtype: Some(1),
@@ -96,7 +96,7 @@ fn ask(server: &Server, keys: u32, which: &str) {
         range_max: bytes(&(first + FOUND - 1).to_string()),
         stream: Some(true),
         ..RpbIndexReq::default()
-    });
+    }));
     let (count, query_time) = listed(&mut connection, &query);
     assert_eq!(count, FOUND as usize);
     println!(

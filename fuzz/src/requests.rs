@@ -722,7 +722,7 @@ impl Ask {
             }),
             Ask::Put { target, replicas, vclock, content, flags, keyless } => {
                 let [return_body, if_not_modified, if_none_match, return_head, asis] = *flags;
-                Request::Put(RpbPutReq {
+                Request::Put(Box::new(RpbPutReq {
                     bucket: Some(target.bucket.bytes()),
                     key: (!keyless).then(|| target.key.bytes()),
                     vclock: vclock.bytes(seen),
@@ -740,7 +740,7 @@ impl Ask {
                     n_val: replicas.n_val.value(),
                     r#type: target.r#type.bytes(),
                     node_confirms: replicas.node_confirms.value(),
-                })
+                }))
             }
             Ask::Delete { target, replicas, vclock } => Request::Delete(RpbDelReq {
                 bucket: Some(target.bucket.bytes()),
@@ -773,7 +773,7 @@ impl Ask {
             }),
             Ask::Update { target, replicas, context, change, flags, keyless } => {
                 let [return_body, include_context] = *flags;
-                Request::DtUpdate(DtUpdateReq {
+                Request::DtUpdate(Box::new(DtUpdateReq {
                     bucket: Some(target.bucket.bytes()),
                     key: (!keyless).then(|| target.key.bytes()),
                     r#type: target.r#type.bytes(),
@@ -788,7 +788,7 @@ impl Ask {
                     n_val: replicas.n_val.value(),
                     include_context,
                     node_confirms: replicas.node_confirms.value(),
-                })
+                }))
             }
             Ask::CounterUpdate { bucket, key, amount, replicas, returnvalue } => {
                 Request::CounterUpdate(RpbCounterUpdateReq {
@@ -824,17 +824,17 @@ impl Ask {
             Ask::GetBucket { r#type, bucket } => {
                 Request::GetBucket(RpbGetBucketReq { bucket: Some(bucket.bytes()), r#type: r#type.bytes() })
             }
-            Ask::SetBucket { r#type, bucket, props } => Request::SetBucket(RpbSetBucketReq {
+            Ask::SetBucket { r#type, bucket, props } => Request::SetBucket(Box::new(RpbSetBucketReq {
                 bucket: Some(bucket.bytes()),
                 props: Some(props.message()),
                 r#type: r#type.bytes(),
-            }),
+            })),
             Ask::ResetBucket { r#type, bucket } => {
                 Request::ResetBucket(RpbResetBucketReq { bucket: Some(bucket.bytes()), r#type: r#type.bytes() })
             }
             Ask::GetType { r#type } => Request::GetBucketType(RpbGetBucketTypeReq { r#type: r#type.bytes() }),
             Ask::SetType { r#type, props } => {
-                Request::SetBucketType(RpbSetBucketTypeReq { r#type: r#type.bytes(), props: Some(props.message()) })
+                Request::SetBucketType(Box::new(RpbSetBucketTypeReq { r#type: r#type.bytes(), props: Some(props.message()) }))
             }
             Ask::Preflist { target } => Request::Preflist(RpbGetBucketKeyPreflistReq {
                 bucket: Some(target.bucket.bytes()),
@@ -848,7 +848,7 @@ impl Ask {
                     Query::Eq(term) => (0, Some(term.bytes()), None, None),
                     Query::Range(min, max) => (1, None, bytes(min), bytes(max)),
                 };
-                Request::Index(RpbIndexReq {
+                Request::Index(Box::new(RpbIndexReq {
                     bucket: Some(bucket.bytes()),
                     index: Some(index.bytes()),
                     qtype: Some(qtype),
@@ -869,11 +869,11 @@ impl Ask {
                     pagination_sort,
                     cover_context: None,
                     return_body,
-                })
+                }))
             }
             Ask::CsBucket { r#type, bucket, start, end, incl, continuation, max_results } => {
                 let [start_incl, end_incl] = *incl;
-                Request::CsBucket(RpbCsBucketReq {
+                Request::CsBucket(Box::new(RpbCsBucketReq {
                     bucket: Some(bucket.bytes()),
                     start_key: Some(start.bytes()),
                     end_key: some(end),
@@ -884,7 +884,7 @@ impl Ask {
                     timeout: None,
                     r#type: r#type.bytes(),
                     cover_context: None,
-                })
+                }))
             }
             Ask::MapReduce(job) => Request::MapReduce(job.message()),
             Ask::SetClientId(id) => Request::SetClientId(RpbSetClientIdReq { client_id: Some(id.bytes()) }),

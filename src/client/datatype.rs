@@ -73,7 +73,7 @@ impl Client {
 
 /// The request of an update, for those who send it themselves. The request's own operation is replaced.
 pub fn update_request(request: DtUpdateReq, operation: &Operation) -> Request {
-    Request::DtUpdate(DtUpdateReq { op: Some(op_of(operation)), ..request })
+    Request::DtUpdate(Box::new(DtUpdateReq { op: Some(op_of(operation)), ..request }))
 }
 
 fn datatype_of(operation: &Operation) -> Datatype {

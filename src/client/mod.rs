@@ -147,7 +147,7 @@ impl Client {
 
     /// Stores an object.
     pub async fn put(&mut self, request: RpbPutReq) -> Result<RpbPutResp, ClientError> {
-        match self.call(&Request::Put(request)).await? {
+        match self.call(&Request::Put(Box::new(request))).await? {
             Reply::Put(reply) => Ok(reply),
             reply => Err(unexpected(reply)),
         }

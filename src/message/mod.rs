@@ -17,7 +17,7 @@ use code::{Code, Direction};
 use generated::*;
 use value::EncodedReply;
 
-/// A request that Ombak serves.
+/// A request that Ombak serves. The large ones are boxed, for a request is moved from hand to hand.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Code 1.
@@ -31,7 +31,7 @@ pub enum Request {
     /// Code 9.
     Get(RpbGetReq),
     /// Code 11.
-    Put(RpbPutReq),
+    Put(Box<RpbPutReq>),
     /// Code 13.
     Delete(RpbDelReq),
     /// Code 15.
@@ -41,21 +41,21 @@ pub enum Request {
     /// Code 19.
     GetBucket(RpbGetBucketReq),
     /// Code 21.
-    SetBucket(RpbSetBucketReq),
+    SetBucket(Box<RpbSetBucketReq>),
     /// Code 23.
     MapReduce(RpbMapRedReq),
     /// Code 25.
-    Index(RpbIndexReq),
+    Index(Box<RpbIndexReq>),
     /// Code 29.
     ResetBucket(RpbResetBucketReq),
     /// Code 31, answered by [`Reply::Bucket`].
     GetBucketType(RpbGetBucketTypeReq),
     /// Code 32, answered by [`Reply::SetBucket`].
-    SetBucketType(RpbSetBucketTypeReq),
+    SetBucketType(Box<RpbSetBucketTypeReq>),
     /// Code 33.
     Preflist(RpbGetBucketKeyPreflistReq),
     /// Code 40.
-    CsBucket(RpbCsBucketReq),
+    CsBucket(Box<RpbCsBucketReq>),
     /// Code 50.
     CounterUpdate(RpbCounterUpdateReq),
     /// Code 52.
@@ -63,7 +63,7 @@ pub enum Request {
     /// Code 80.
     DtFetch(DtFetchReq),
     /// Code 82.
-    DtUpdate(DtUpdateReq),
+    DtUpdate(Box<DtUpdateReq>),
     /// Code 255.
     StartTls,
 }
@@ -89,24 +89,24 @@ impl Request {
             Code::RpbSetClientIdReq => Request::SetClientId(decode_some(code, payload)?),
             Code::RpbGetServerInfoReq => Request::GetServerInfo,
             Code::RpbGetReq => Request::Get(decode_some(code, payload)?),
-            Code::RpbPutReq => Request::Put(decode_some(code, payload)?),
+            Code::RpbPutReq => Request::Put(Box::new(decode_some(code, payload)?)),
             Code::RpbDelReq => Request::Delete(decode_some(code, payload)?),
             // The one request whose fields are all optional.
             Code::RpbListBucketsReq => Request::ListBuckets(decode_any(code, payload)?),
             Code::RpbListKeysReq => Request::ListKeys(decode_some(code, payload)?),
             Code::RpbGetBucketReq => Request::GetBucket(decode_some(code, payload)?),
-            Code::RpbSetBucketReq => Request::SetBucket(decode_some(code, payload)?),
+            Code::RpbSetBucketReq => Request::SetBucket(Box::new(decode_some(code, payload)?)),
             Code::RpbMapRedReq => Request::MapReduce(decode_some(code, payload)?),
-            Code::RpbIndexReq => Request::Index(decode_some(code, payload)?),
+            Code::RpbIndexReq => Request::Index(Box::new(decode_some(code, payload)?)),
             Code::RpbResetBucketReq => Request::ResetBucket(decode_some(code, payload)?),
             Code::RpbGetBucketTypeReq => Request::GetBucketType(decode_some(code, payload)?),
-            Code::RpbSetBucketTypeReq => Request::SetBucketType(decode_some(code, payload)?),
+            Code::RpbSetBucketTypeReq => Request::SetBucketType(Box::new(decode_some(code, payload)?)),
             Code::RpbGetBucketKeyPreflistReq => Request::Preflist(decode_some(code, payload)?),
-            Code::RpbCSBucketReq => Request::CsBucket(decode_some(code, payload)?),
+            Code::RpbCSBucketReq => Request::CsBucket(Box::new(decode_some(code, payload)?)),
             Code::RpbCounterUpdateReq => Request::CounterUpdate(decode_some(code, payload)?),
             Code::RpbCounterGetReq => Request::CounterGet(decode_some(code, payload)?),
             Code::DtFetchReq => Request::DtFetch(decode_some(code, payload)?),
-            Code::DtUpdateReq => Request::DtUpdate(decode_some(code, payload)?),
+            Code::DtUpdateReq => Request::DtUpdate(Box::new(decode_some(code, payload)?)),
             Code::RpbStartTls => Request::StartTls,
             reply if reply.is_served() && reply.direction() == Direction::Reply => {
                 return Err(MessageError::NotARequest { code: number });
@@ -179,23 +179,23 @@ impl Request {
             Request::Ping | Request::GetClientId | Request::GetServerInfo | Request::StartTls => Bytes::new(),
             Request::SetClientId(message) => encode(message),
             Request::Get(message) => encode(message),
-            Request::Put(message) => encode(message),
+            Request::Put(message) => encode(message.as_ref()),
             Request::Delete(message) => encode(message),
             Request::ListBuckets(message) => encode(message),
             Request::ListKeys(message) => encode(message),
             Request::GetBucket(message) => encode(message),
-            Request::SetBucket(message) => encode(message),
+            Request::SetBucket(message) => encode(message.as_ref()),
             Request::MapReduce(message) => encode(message),
-            Request::Index(message) => encode(message),
+            Request::Index(message) => encode(message.as_ref()),
             Request::ResetBucket(message) => encode(message),
             Request::GetBucketType(message) => encode(message),
-            Request::SetBucketType(message) => encode(message),
+            Request::SetBucketType(message) => encode(message.as_ref()),
             Request::Preflist(message) => encode(message),
-            Request::CsBucket(message) => encode(message),
+            Request::CsBucket(message) => encode(message.as_ref()),
             Request::CounterUpdate(message) => encode(message),
             Request::CounterGet(message) => encode(message),
             Request::DtFetch(message) => encode(message),
-            Request::DtUpdate(message) => encode(message),
+            Request::DtUpdate(message) => encode(message.as_ref()),
         }
     }
 }

@@ -33,35 +33,35 @@ fn requests() -> Vec<Request> {
         Request::SetClientId(RpbSetClientIdReq { client_id: Some(Bytes::new()) }),
         Request::GetServerInfo,
         Request::Get(RpbGetReq { bucket: bucket(), key: key(), r: Some(u32::MAX), ..Default::default() }),
-        Request::Put(RpbPutReq {
+        Request::Put(Box::new(RpbPutReq {
             bucket: bucket(),
             content: Some(RpbContent { value: Bytes::from("v"), ..Default::default() }),
             ..Default::default()
-        }),
+        })),
         Request::Delete(RpbDelReq { bucket: bucket(), ..Default::default() }),
         Request::ListBuckets(RpbListBucketsReq { stream: Some(true), ..Default::default() }),
         Request::ListKeys(RpbListKeysReq { bucket: bucket(), ..Default::default() }),
         Request::GetBucket(RpbGetBucketReq { bucket: bucket(), ..Default::default() }),
-        Request::SetBucket(RpbSetBucketReq { bucket: bucket(), props: props(), ..Default::default() }),
+        Request::SetBucket(Box::new(RpbSetBucketReq { bucket: bucket(), props: props(), ..Default::default() })),
         Request::MapReduce(RpbMapRedReq { request: Some(Bytes::from("{}")), ..Default::default() }),
-        Request::Index(RpbIndexReq {
+        Request::Index(Box::new(RpbIndexReq {
             bucket: bucket(),
             qtype: Some(rpb_index_req::IndexQueryType::Range.into()),
             ..Default::default()
-        }),
+        })),
         Request::ResetBucket(RpbResetBucketReq { bucket: bucket(), ..Default::default() }),
         Request::GetBucketType(RpbGetBucketTypeReq { r#type: bucket() }),
-        Request::SetBucketType(RpbSetBucketTypeReq { r#type: bucket(), props: props() }),
+        Request::SetBucketType(Box::new(RpbSetBucketTypeReq { r#type: bucket(), props: props() })),
         Request::Preflist(RpbGetBucketKeyPreflistReq { bucket: bucket(), ..Default::default() }),
-        Request::CsBucket(RpbCsBucketReq { bucket: bucket(), ..Default::default() }),
+        Request::CsBucket(Box::new(RpbCsBucketReq { bucket: bucket(), ..Default::default() })),
         Request::CounterUpdate(RpbCounterUpdateReq { bucket: bucket(), amount: Some(i64::MIN), ..Default::default() }),
         Request::CounterGet(RpbCounterGetReq { bucket: bucket(), ..Default::default() }),
         Request::DtFetch(DtFetchReq { bucket: bucket(), ..Default::default() }),
-        Request::DtUpdate(DtUpdateReq {
+        Request::DtUpdate(Box::new(DtUpdateReq {
             bucket: bucket(),
             op: Some(DtOp { map_op: Some(MapOp::released(&[MapField::default()], &[])), ..Default::default() }),
             ..Default::default()
-        }),
+        })),
         Request::StartTls,
     ]
 }
@@ -317,7 +317,7 @@ fn golden_requests() {
             "50 0a0162 12016b 1a0473657473 5800",
         ),
         (
-            Request::DtUpdate(DtUpdateReq {
+            Request::DtUpdate(Box::new(DtUpdateReq {
                 return_body: Some(true),
                 ..dt_update(
                     "sets",
@@ -326,28 +326,28 @@ fn golden_requests() {
                         ..Default::default()
                     },
                 )
-            }),
+            })),
             "52 0a0162 12016b 1a0473657473 2a08 1206 0a0178 120179 4801",
         ),
         (
-            Request::DtUpdate(dt_update(
+            Request::DtUpdate(Box::new(dt_update(
                 "counters",
                 DtOp { counter_op: Some(CounterOp { increment: Some(-5) }), ..Default::default() },
-            )),
+            ))),
             "52 0a0162 12016b 1a08636f756e74657273 2a04 0a02 0809",
         ),
         (
-            Request::DtUpdate(dt_update(
+            Request::DtUpdate(Box::new(dt_update(
                 "counters",
                 DtOp { counter_op: Some(CounterOp { increment: None }), ..Default::default() },
-            )),
+            ))),
             "52 0a0162 12016b 1a08636f756e74657273 2a02 0a00",
         ),
         (
-            Request::DtUpdate(dt_update(
+            Request::DtUpdate(Box::new(dt_update(
                 "maps",
                 DtOp { map_op: Some(MapOp::released(&[remove], &[enable])), ..Default::default() },
-            )),
+            ))),
             "52 0a0162 12016b 1a046d617073 2a14 1a12 0a05 0a0166 1002 1209 0a05 0a0166 1004 2801",
         ),
     ] {

@@ -40,7 +40,7 @@ fn object_key(connection: u64, number: u64) -> String {
 /// A put of the number as value and as entry of two indexes.
 fn put_number(connection: u64, number: u64) -> Request {
     let pair = |name: &str, value: String| RpbPair { key: Some(name.to_owned().into()), value: Some(value.into()) };
-    Request::Put(RpbPutReq {
+    Request::Put(Box::new(RpbPutReq {
         bucket: Some("mixed".into()),
         key: Some(object_key(connection, number).into()),
         content: Some(RpbContent {
@@ -49,7 +49,7 @@ fn put_number(connection: u64, number: u64) -> Request {
             ..RpbContent::default()
         }),
         ..RpbPutReq::default()
-    })
+    }))
 }
 
 /// The `number`th request of a kind.
@@ -142,7 +142,7 @@ fn entries(connection: &mut Connection, index: &str, min: &str, max: &str) -> BT
         return_terms: Some(true),
         ..RpbIndexReq::default()
     };
-    match connection.ask(&Request::Index(query)) {
+    match connection.ask(&Request::Index(Box::new(query))) {
         Reply::Index(reply) => {
             let count = reply.results.len();
             let entry = |pair: RpbPair| (text(&pair.value.unwrap()), text(&pair.key.unwrap()));

@@ -115,13 +115,13 @@ fn name_of(request: &Request) -> Option<Name> {
 
 async fn ask(door: &mut impl Door, rules: &mut Rules, told: &mut Told, request: Request) -> Result<(), String> {
     let (given, key) = match &request {
-        Request::Index(query) => (ask_index(door, query.clone()).await?, None),
+        Request::Index(query) => (ask_index(door, (**query).clone()).await?, None),
         request => answer_of(request, &door.ask(request).await)?,
     };
     let asked = match request {
         // The rules are told the key that the server made; nothing has it when the put was refused.
         Request::Put(put) if put.key.is_none() => {
-            Request::Put(RpbPutReq { key: Some(key.unwrap_or("none".into())), ..put })
+            Request::Put(Box::new(RpbPutReq { key: Some(key.unwrap_or("none".into())), ..*put }))
         }
         request => request,
     };
@@ -154,7 +154,7 @@ async fn ask(door: &mut impl Door, rules: &mut Rules, told: &mut Told, request: 
 async fn ask_index(door: &mut impl Door, mut query: RpbIndexReq) -> Result<Answer<Bytes>, String> {
     let mut all = Vec::new();
     loop {
-        let replies = door.ask(&Request::Index(query.clone())).await;
+        let replies = door.ask(&Request::Index(Box::new(query.clone()))).await;
         let (mut page, mut continuation) = (Vec::new(), None);
         for (number, reply) in replies.iter().enumerate() {
             let part = match reply {

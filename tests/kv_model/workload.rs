@@ -74,10 +74,10 @@ const INDEXES: [(&str, &str); 9] = [
 
 pub fn step(random: &mut Random, number: usize, contexts: &dyn Contexts) -> Step {
     let request = match random.below(100) {
-        0..40 => Request::Put(put(random, number, contexts)),
+        0..40 => Request::Put(Box::new(put(random, number, contexts))),
         40..68 => Request::Get(get(random, contexts)),
         68..80 => Request::Delete(delete(random, contexts)),
-        80..83 => Request::Index(query(random)),
+        80..83 => Request::Index(Box::new(query(random))),
         83 => {
             let (bucket_type, bucket, _) = name(random);
             Request::ListKeys(RpbListKeysReq { bucket, r#type: bucket_type, ..RpbListKeysReq::default() })
@@ -89,7 +89,7 @@ pub fn step(random: &mut Random, number: usize, contexts: &dyn Contexts) -> Step
         }
         87..91 => {
             let ((bucket_type, bucket, _), props) = (name(random), Some(props(random)));
-            Request::SetBucket(RpbSetBucketReq { bucket, r#type: bucket_type, props })
+            Request::SetBucket(Box::new(RpbSetBucketReq { bucket, r#type: bucket_type, props }))
         }
         91..93 => {
             let (bucket_type, bucket, _) = name(random);
@@ -101,7 +101,7 @@ pub fn step(random: &mut Random, number: usize, contexts: &dyn Contexts) -> Step
         }
         95 => {
             let bucket_type = Some(name(random).0.unwrap_or("default".into()));
-            Request::SetBucketType(RpbSetBucketTypeReq { r#type: bucket_type, props: Some(props(random)) })
+            Request::SetBucketType(Box::new(RpbSetBucketTypeReq { r#type: bucket_type, props: Some(props(random)) }))
         }
         96 => {
             let bucket_type = Some(name(random).0.unwrap_or("default".into()));

@@ -181,7 +181,7 @@ fn whether_a_context_is_told() {
     let mut connection = server.connect();
     let ask = |connection: &mut Connection, op: DtOp, return_body, include_context| {
         let request = DtUpdateReq { return_body, include_context, ..update_req("sets", "k", op) };
-        match connection.ask(&Request::DtUpdate(request)) {
+        match connection.ask(&Request::DtUpdate(Box::new(request))) {
             Reply::DtUpdate(reply) => (reply.set_value.len(), reply.context.is_some(), reply.key.is_some()),
             reply => panic!("{reply:?}"),
         }

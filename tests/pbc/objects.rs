@@ -46,7 +46,7 @@ fn golden_bytes_of_the_types() {
         include_context: Some(false),
         ..update_req("maps", "k", map(&[], &updates))
     };
-    let (code, reply) = connection.call(82, &Request::DtUpdate(request).encode());
+    let (code, reply) = connection.call(82, &Request::DtUpdate(Box::new(request)).encode());
     let expected = "2a09 0a05 0a0166 1001 1002  2a0a 0a05 0a0166 1003 220176
                     2a14 0a05 0a0166 1005 320b 0a06 0a02 696e 1003 220177
                     2a09 0a05 0a0166 1004 2801  2a0d 0a05 0a0166 1002 1a0161 1a017a";
@@ -64,7 +64,7 @@ fn old_counters() {
     assert_eq!(connection.call_hex("32 0a0162 12016b 180e 3801"), "33080a", "5");
     // The same counter through the newer messages, whose value Riak leaves out.
     let request = DtUpdateReq { return_body: Some(true), ..update_req("default", "k", counter(2)) };
-    let Reply::DtUpdate(reply) = connection.ask(&Request::DtUpdate(request)) else { panic!("an update") };
+    let Reply::DtUpdate(reply) = connection.ask(&Request::DtUpdate(Box::new(request))) else { panic!("an update") };
     assert_eq!((reply.counter_value, reply.context, reply.key), (Some(7), None, None));
     let Reply::DtFetch(reply) = connection.ask(&fetch("default", "k")) else { panic!("a fetch") };
     assert_eq!((reply.r#type, reply.value.unwrap().counter_value, reply.context), (1, Some(7), None));
@@ -77,7 +77,7 @@ fn a_generated_key_is_told_once_and_leads_to_the_object() {
     let mut keys = std::collections::HashSet::new();
     for return_body in [None, Some(true)] {
         let request = DtUpdateReq { key: None, return_body, ..update_req("sets", "", set(&["x"], &[])) };
-        let Reply::DtUpdate(reply) = connection.ask(&Request::DtUpdate(request)) else { panic!("an update") };
+        let Reply::DtUpdate(reply) = connection.ask(&Request::DtUpdate(Box::new(request))) else { panic!("an update") };
         let key = text(&reply.key.expect("a key"));
         assert!((26..=27).contains(&key.len()) && key.chars().all(|c| c.is_ascii_alphanumeric()), "{key}");
         assert_eq!(reply.set_value.len(), usize::from(return_body.is_some()));

@@ -34,7 +34,7 @@ fn pipelined_requests_are_answered_in_order() {
     let mut connection = server.connect();
     let count_and_show = |number: u32| {
         let request = update_req("counters", "k", counter(1));
-        let counting = Request::DtUpdate(DtUpdateReq { return_body: Some(true), ..request });
+        let counting = Request::DtUpdate(Box::new(DtUpdateReq { return_body: Some(true), ..request }));
         [put("default", "b", "k", &number.to_string()), get("default", "b", "k"), Request::Ping, counting]
     };
     let requests: Vec<Request> = (1..=200).flat_map(count_and_show).collect();

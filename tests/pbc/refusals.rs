@@ -65,7 +65,7 @@ fn e5_every_operation_on_every_other_type() {
         for (kind, op) in ops.iter().filter(|(kind, _)| *kind != bucket) {
             // The mismatch is told before the impossible quorum.
             let request = DtUpdateReq { w: Some(9), ..update_req(bucket_type, "k", op.clone()) };
-            let refused = connection.refused(&Request::DtUpdate(request));
+            let refused = connection.refused(&Request::DtUpdate(Box::new(request)));
             assert_eq!(refused, format!("Operation type is `{kind}` but  bucket type is `{bucket}`."));
         }
     }
@@ -112,7 +112,7 @@ fn e8_and_e9_quorums_beyond_the_replicas() {
         let fetch = DtFetchReq { n_val: Some(n_val), ..fetch_req("sets", "k") };
         assert_eq!(connection.refused(&Request::DtFetch(fetch)), format!("{{n_val_violation,{n_val}}}"));
         let update = DtUpdateReq { n_val: Some(n_val), ..update_req("sets", "k", set(&["x"], &[])) };
-        assert_eq!(connection.refused(&Request::DtUpdate(update)), format!("{{n_val_violation,{n_val}}}"));
+        assert_eq!(connection.refused(&Request::DtUpdate(Box::new(update))), format!("{{n_val_violation,{n_val}}}"));
     }
     let four = Some(4);
     for request in [DtFetchReq { r: four, ..fetch_req("sets", "k") }, DtFetchReq { pr: four, ..fetch_req("sets", "k") }]
@@ -126,7 +126,7 @@ fn e8_and_e9_quorums_beyond_the_replicas() {
         DtUpdateReq { pw: four, ..update_req("sets", "k", op()) },
         DtUpdateReq { node_confirms: four, ..update_req("sets", "k", op()) },
     ] {
-        assert_eq!(connection.refused(&Request::DtUpdate(request)), "{n_val_violation,3}");
+        assert_eq!(connection.refused(&Request::DtUpdate(Box::new(request))), "{n_val_violation,3}");
     }
     let Reply::DtFetch(reply) = connection.ask(&fetch("sets", "k")) else { panic!("a fetch") };
     assert_eq!(reply.value, None, "nothing is stored");

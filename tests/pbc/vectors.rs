@@ -52,7 +52,7 @@ fn play(server: &Server, connection: &mut Connection, history: &Json) -> Result<
         };
         let op = operation(history["type"].as_str().unwrap(), &step["op"]);
         let request = DtUpdateReq { context, ..update_req(&bucket_type, key, op) };
-        let result = match connection.ask(&Request::DtUpdate(request)) {
+        let result = match connection.ask(&Request::DtUpdate(Box::new(request))) {
             Reply::Error(error) => text(&error.errmsg),
             Reply::DtUpdate(_) => "ok".to_owned(),
             reply => return Err(format!("step {n}: {reply:?}")),

@@ -25,11 +25,11 @@ pub fn update_req(bucket_type: &str, key: &str, op: DtOp) -> DtUpdateReq {
 }
 
 pub fn update(bucket_type: &str, key: &str, op: DtOp) -> Request {
-    Request::DtUpdate(update_req(bucket_type, key, op))
+    Request::DtUpdate(Box::new(update_req(bucket_type, key, op)))
 }
 
 pub fn update_with(bucket_type: &str, key: &str, op: DtOp, context: &[u8]) -> Request {
-    Request::DtUpdate(DtUpdateReq { context: some(context), ..update_req(bucket_type, key, op) })
+    Request::DtUpdate(Box::new(DtUpdateReq { context: some(context), ..update_req(bucket_type, key, op) }))
 }
 
 pub fn counter(increment: i64) -> DtOp {
@@ -87,13 +87,13 @@ pub fn in_map(name: &str, removes: &[MapField], updates: &[MapUpdate]) -> MapUpd
 
 pub fn put(bucket_type: &str, bucket: &str, key: &str, value: &str) -> Request {
     let content = RpbContent { value: Bytes::copy_from_slice(value.as_bytes()), ..RpbContent::default() };
-    Request::Put(RpbPutReq {
+    Request::Put(Box::new(RpbPutReq {
         bucket: some(bucket),
         key: some(key),
         r#type: some(bucket_type),
         content: Some(content),
         ..RpbPutReq::default()
-    })
+    }))
 }
 
 pub fn get(bucket_type: &str, bucket: &str, key: &str) -> Request {
@@ -107,7 +107,11 @@ pub fn delete(bucket_type: &str, key: &str) -> Request {
 /// Allows siblings in a bucket of the default type.
 pub fn allow_siblings(bucket: &str) -> Request {
     let props = RpbBucketProps { allow_mult: Some(true), ..RpbBucketProps::default() };
-    Request::SetBucket(RpbSetBucketReq { bucket: some(bucket), props: Some(props), ..RpbSetBucketReq::default() })
+    Request::SetBucket(Box::new(RpbSetBucketReq {
+        bucket: some(bucket),
+        props: Some(props),
+        ..RpbSetBucketReq::default()
+    }))
 }
 
 fn bytes(members: &[&str]) -> Vec<Bytes> {

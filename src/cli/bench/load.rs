@@ -146,7 +146,7 @@ impl Maker {
     fn put(&self, key: u64) -> Request {
         let content = Some(RpbContent { value: self.value.clone(), ..RpbContent::default() });
         let (bucket, key) = (Some(self.bucket.clone()), Some(name_of_key(key)));
-        Request::Put(RpbPutReq { bucket, key, content, ..RpbPutReq::default() })
+        Request::Put(Box::new(RpbPutReq { bucket, key, content, ..RpbPutReq::default() }))
     }
 
     fn counter(&self, key: u64) -> Request {

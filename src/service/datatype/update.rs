@@ -22,7 +22,7 @@ use crate::service::{ClientState, Service};
 pub(in crate::service) async fn update(
     service: &Service,
     state: &mut ClientState,
-    request: DtUpdateReq,
+    request: Box<DtUpdateReq>,
 ) -> Result<Reply, Refusal> {
     let (Some(bucket), Some(bucket_type), Some(op)) = (request.bucket, request.r#type, request.op) else {
         return Err(Refusal::malformed("an update without bucket, type or operation"));

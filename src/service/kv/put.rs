@@ -14,7 +14,7 @@ use crate::service::options::{quorum, timeout};
 use super::content::typed_value;
 use super::{content, name};
 
-pub(in crate::service) async fn put(service: &Service, request: RpbPutReq) -> Result<Reply, Refusal> {
+pub(in crate::service) async fn put(service: &Service, request: Box<RpbPutReq>) -> Result<Reply, Refusal> {
     let Some(content) = request.content else { return Err(Refusal::malformed("a put without content")) };
     let bucket = name::checked(request.r#type, request.bucket, request.key.as_ref())?;
     let generated = match &request.key {
