@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
 use super::batch::{Batch, ChangedRows};
@@ -40,7 +41,7 @@ pub(super) struct Commits {
     unapplied_size_bytes_max: usize,
     /// When the log has grown by this much, in bytes, the tables take up what is in memory, however little that is.
     log_unapplied_bytes_max: u64,
-    queue: Mutex<Queue>,
+    queue: CachePadded<Mutex<Queue>>,
     /// Wakes the committer.
     pending: Condvar,
     /// Wakes the applier.
@@ -72,6 +73,8 @@ type Change = (ChangedRows, Vec<(Bytes, Bytes)>);
 struct Queue {
     /// The last write's.
     position: Position,
+    /// Where rows are written to.
+    active: Arc<Overlay>,
     /// Entries that the log does not have yet.
     frame: FrameBuilder,
     sweeper: Sweeper,
@@ -113,8 +116,11 @@ impl Commits {
         position: Position,
     ) -> Result<Self, StoreError> {
         let sweeper = Sweeper::load(&rows, limits)?;
+        let active = rows.active();
+        let is_crowded = rows.in_memory(&active).size_bytes() >= unapplied_size_bytes_max;
         let queue = Queue {
             position,
+            active,
             frame: FrameBuilder::default(),
             sweeper,
             failure: None,
@@ -123,7 +129,6 @@ impl Commits {
             committer_waits: false,
             applier_waits: false,
         };
-        let is_crowded = rows.in_memory().size_bytes() >= unapplied_size_bytes_max;
         let durable = DurableMark::default();
         durable.reach(position);
         Ok(Self {
@@ -131,7 +136,7 @@ impl Commits {
             limits,
             unapplied_size_bytes_max,
             log_unapplied_bytes_max,
-            queue: Mutex::new(queue),
+            queue: CachePadded::new(Mutex::new(queue)),
             pending: Condvar::new(),
             work: Condvar::new(),
             room: Notify::new(),
@@ -193,7 +198,8 @@ impl Commits {
         queue.position = position;
         queue.frame.add(|out| out.extend_from_slice(&encoded));
         queue.sweeper.add(queued);
-        let in_memory = self.rows.write(changed, position);
+        self.rows.write(&queue.active, changed, position);
+        let in_memory = self.rows.in_memory(&queue.active);
         self.look_for_room(&queue, &in_memory);
         let wake_committer = mem::take(&mut queue.committer_waits);
         let wake_applier = queue.applier_waits && (!queue.sweeper.is_idle() || self.is_full(&in_memory));
@@ -304,9 +310,10 @@ impl Commits {
             if queue.failure.is_some() {
                 return Task::End;
             }
-            if queue.drained || self.is_full(&self.rows.in_memory()) {
+            if queue.drained || self.is_full(&self.rows.in_memory(&queue.active)) {
                 self.frozen_at_bytes.store(self.logged_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
-                return Task::Apply { frozen: self.rows.freeze(), position: queue.position, is_last: queue.drained };
+                let frozen = self.rows.freeze(&mut queue.active);
+                return Task::Apply { frozen, position: queue.position, is_last: queue.drained };
             }
             if queue.sweeper.is_idle() || queue.closing {
                 queue.applier_waits = true;
@@ -329,7 +336,7 @@ impl Commits {
         match queue.sweeper.step(&mut batch) {
             // No entry of the log: after a crash the sweep is done again, and only dead rows are back. It goes to the
             // tables with the last write.
-            Ok(()) => drop(self.rows.write(batch.into_parts().0, queue.position)),
+            Ok(()) => self.rows.write(&queue.active, batch.into_parts().0, queue.position),
             // A row that cannot be read stops its own sweep and no write.
             Err(error) => tracing::error!(%error, "dead rows cannot be swept; the next start tries again"),
         }
@@ -337,8 +344,18 @@ impl Commits {
 
     /// Says that the tables have taken something up.
     pub(super) fn made_room(&self) {
-        self.look_for_room(&self.queue(), &self.rows.in_memory());
+        let queue = self.queue();
+        self.look_for_room(&queue, &self.rows.in_memory(&queue.active));
+        drop(queue);
         self.room.notify_waiters();
+    }
+
+    /// Has the tables take up everything at once.
+    #[cfg(test)]
+    pub(super) fn apply(&self) -> Result<(), StoreError> {
+        let mut queue = self.queue();
+        let frozen = self.rows.freeze(&mut queue.active);
+        self.rows.apply(&frozen, queue.position)
     }
 
     /// Does a piece of the sweep at once.
@@ -445,7 +462,7 @@ impl<'a> Committer<'a> {
             if queue.frame.count() > 0 {
                 queue = self.gather(queue);
                 mem::swap(frame, &mut queue.frame);
-                commits.look_for_room(&queue, &commits.rows.in_memory());
+                commits.look_for_room(&queue, &commits.rows.in_memory(&queue.active));
                 let first = Position(queue.position.0 + 1 - u64::from(frame.count()));
                 drop(queue);
                 if frame.size_bytes() >= PENDING_SIZE_BYTES_MAX {

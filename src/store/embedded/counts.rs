@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
+use thread_local::ThreadLocal;
+
 /// Rows and bytes since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowCounts {
@@ -30,9 +33,13 @@ impl RowCounts {
     }
 }
 
-/// Counters that all threads add to. None orders anything, so they are relaxed.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
+/// Counters, for each thread its own: every request counts, and threads should not meet over that.
+#[derive(Default)]
+pub(super) struct Counters(ThreadLocal<CachePadded<ThreadCounters>>);
+
+/// What one thread has counted. None orders anything, so they are relaxed.
+#[derive(Default)]
+struct ThreadCounters {
     read: AtomicU64,
     scanned: AtomicU64,
     put: AtomicU64,
@@ -40,31 +47,44 @@ pub(super) struct Counters {
     deleted: AtomicU64,
 }
 
+/// Adds to a counter of the thread's own.
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+}
+
 impl Counters {
+    fn own(&self) -> &ThreadCounters {
+        self.0.get_or_default()
+    }
+
     pub(super) fn note_read(&self) {
-        self.read.fetch_add(1, Ordering::Relaxed);
+        add(&self.own().read, 1);
     }
 
     pub(super) fn note_scanned(&self) {
-        self.scanned.fetch_add(1, Ordering::Relaxed);
+        add(&self.own().scanned, 1);
     }
 
     pub(super) fn note_put(&self, size_bytes: usize) {
-        self.put.fetch_add(1, Ordering::Relaxed);
-        self.put_bytes.fetch_add(size_bytes as u64, Ordering::Relaxed);
+        let own = self.own();
+        add(&own.put, 1);
+        add(&own.put_bytes, size_bytes as u64);
     }
 
     pub(super) fn note_deleted(&self) {
-        self.deleted.fetch_add(1, Ordering::Relaxed);
+        add(&self.own().deleted, 1);
     }
 
     pub(super) fn get(&self) -> RowCounts {
+        let total = |counter: fn(&ThreadCounters) -> &AtomicU64| {
+            self.0.iter().map(|counters| counter(counters).load(Ordering::Relaxed)).sum()
+        };
         RowCounts {
-            read: self.read.load(Ordering::Relaxed),
-            scanned: self.scanned.load(Ordering::Relaxed),
-            put: self.put.load(Ordering::Relaxed),
-            put_bytes: self.put_bytes.load(Ordering::Relaxed),
-            deleted: self.deleted.load(Ordering::Relaxed),
+            read: total(|counters| &counters.read),
+            scanned: total(|counters| &counters.scanned),
+            put: total(|counters| &counters.put),
+            put_bytes: total(|counters| &counters.put_bytes),
+            deleted: total(|counters| &counters.deleted),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crossbeam_utils::CachePadded;
 use tokio::sync::oneshot;
 
 use crate::store::{Position, StoreError};
@@ -13,7 +14,8 @@ type Waiter = oneshot::Sender<Result<(), StoreError>>;
 #[derive(Default)]
 pub(super) struct DurableMark {
     reached: AtomicU64,
-    waiting: Mutex<Waiting>,
+    // Apart, since every reply looks at the one, and those that wait write to the other.
+    waiting: CachePadded<Mutex<Waiting>>,
 }
 
 #[derive(Default)]

@@ -292,21 +292,22 @@ fn replay(
     held: Position,
 ) -> Result<Position, LogError> {
     let mut last = held;
+    let mut active = rows.active();
     loop {
         let entries = recovered.next()?;
         let ended = entries.is_empty();
         for (position, entry) in entries {
             let mut batch = Batch::new(rows.view());
             batch.add(&LogEntry::decode(entry)?, None, options.rows)?;
-            rows.write(batch.into_parts().0, position);
+            rows.write(&active, batch.into_parts().0, position);
             last = position;
         }
         // Most starts follow a clean end, and find nothing.
         if ended && last == held {
             return Ok(last);
         }
-        if ended || rows.in_memory().size_bytes() >= options.unapplied_size_bytes_max {
-            let frozen = rows.freeze();
+        if ended || rows.in_memory(&active).size_bytes() >= options.unapplied_size_bytes_max {
+            let frozen = rows.freeze(&mut active);
             rows.apply(&frozen, last)?;
         }
         if ended {

@@ -126,11 +126,11 @@ impl Overlay {
         match self.row(hash, &key) {
             Some(row) => {
                 row.write(version);
-                self.size_bytes.fetch_add(version_bytes, Ordering::Relaxed);
+                self.grow(version_bytes);
                 self.written_over().push_back((moment, row));
             }
             None => {
-                self.size_bytes.fetch_add(ROW_OVERHEAD_BYTES + key.len() + version_bytes, Ordering::Relaxed);
+                self.grow(ROW_OVERHEAD_BYTES + key.len() + version_bytes);
                 let versions = RwLock::new(Versions { last: version, earlier: Vec::new() });
                 let row = Arc::new(Row { key: key.clone(), versions });
                 self.in_order.insert(key, row.clone());
@@ -141,6 +141,11 @@ impl Overlay {
         if is_dead {
             self.dead.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Counts bytes. There is one writer, so that nobody else changes the count.
+    fn grow(&self, size_bytes: usize) {
+        self.size_bytes.store(self.size_bytes() + size_bytes, Ordering::Relaxed);
     }
 
     fn written_over(&self) -> MutexGuard<'_, VecDeque<(Moment, Arc<Row>)>> {
@@ -154,7 +159,7 @@ impl Overlay {
         while let Some((_, row)) = written_over.pop_front_if(|(moment, _)| *moment <= oldest) {
             freed_bytes += row.let_go(oldest);
         }
-        self.size_bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
+        self.size_bytes.store(self.size_bytes() - freed_bytes, Ordering::Relaxed);
     }
 
     /// A row as it is at a moment, where it was written by then.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::mem;
 use std::ops::{Bound, ControlFlow};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use crossbeam_utils::CachePadded;
 use fjall::{Database, Keyspace, PersistMode};
 
 use super::batch::ChangedRows;
@@ -34,9 +35,12 @@ pub(super) struct Rows(Arc<Inner>);
 struct Inner {
     database: Database,
     tables: Arc<Tables>,
-    layers: RwLock<Generations>,
+    // What every request writes to lies apart from what it reads.
+    layers: CachePadded<RwLock<Generations>>,
     /// The last moment whose rows are all in the layers.
-    visible: AtomicU64,
+    visible: CachePadded<AtomicU64>,
+    /// What the frozen overlay takes in memory, in bytes.
+    frozen_bytes: AtomicUsize,
     // With the rows, so that a scan which outlives the store keeps the directory too.
     _lock: File,
 }
@@ -60,8 +64,9 @@ impl Rows {
         Self(Arc::new(Inner {
             database,
             tables,
-            layers: RwLock::new(Generations { current: Arc::new(layers), earlier: Vec::new() }),
-            visible: AtomicU64::new(0),
+            layers: CachePadded::new(RwLock::new(Generations { current: Arc::new(layers), earlier: Vec::new() })),
+            visible: CachePadded::default(),
+            frozen_bytes: AtomicUsize::new(0),
             _lock: lock,
         }))
     }
@@ -106,36 +111,46 @@ impl Rows {
         self.0.tables.counters.get()
     }
 
+    /// The overlay that is written to. The one writer keeps it, so that it need not look for it.
+    pub(super) fn active(&self) -> Arc<Overlay> {
+        self.layers().active.clone()
+    }
+
     /// Writes rows to memory, where they are visible together. They are durable when the write at the position is. For the
-    /// one writer, whose positions never fall. What is in memory then.
-    pub(super) fn write(&self, changed: ChangedRows, position: Position) -> InMemory {
-        let layers = self.layers();
+    /// one writer, whose positions never fall.
+    pub(super) fn write(&self, active: &Overlay, changed: ChangedRows, position: Position) {
         let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
         for (key, value) in changed {
             match &value {
                 Some(value) => self.0.tables.counters.note_put(key.len() + value.len()),
                 None => self.0.tables.counters.note_deleted(),
             }
-            layers.active.write(key, value, moment, position);
+            active.write(key, value, moment, position);
         }
         self.0.visible.store(moment.0, Ordering::Release);
-        let in_memory = layers.in_memory();
         if moment.0.is_multiple_of(WRITES_PER_GENERATION) {
             let oldest = self.begin_generation(|_| {});
-            layers.active.let_go(oldest);
+            active.let_go(oldest);
         }
-        in_memory
     }
 
     /// What is in memory now.
-    pub(super) fn in_memory(&self) -> InMemory {
-        self.layers().in_memory()
+    pub(super) fn in_memory(&self, active: &Overlay) -> InMemory {
+        InMemory {
+            active_bytes: active.size_bytes(),
+            active_dead: active.dead(),
+            frozen_bytes: self.0.frozen_bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Begins a new overlay for what is written from now on. For the one writer, while nothing is frozen.
-    pub(super) fn freeze(&self) -> Arc<Overlay> {
-        let frozen = self.layers().active.clone();
-        self.begin_generation(|layers| layers.frozen = Some(mem::take(&mut layers.active)));
+    pub(super) fn freeze(&self, active: &mut Arc<Overlay>) -> Arc<Overlay> {
+        let frozen = mem::take(active);
+        self.0.frozen_bytes.store(frozen.size_bytes(), Ordering::Relaxed);
+        self.begin_generation(|layers| {
+            layers.frozen = Some(frozen.clone());
+            layers.active = active.clone();
+        });
         frozen
     }
 
@@ -165,6 +180,7 @@ impl Rows {
             layers.frozen = None;
             layers.stored = stored;
         });
+        self.0.frozen_bytes.store(0, Ordering::Relaxed);
     }
 
     /// Makes durable what the tables hold.

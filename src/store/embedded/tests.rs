@@ -49,13 +49,13 @@ impl Bench {
 
     /// Puts bytes where a row is.
     fn damage(&self, row: Bytes, value: &'static [u8]) {
-        self.rows.write(BTreeMap::from([(row, Some(Bytes::from_static(value)))]), self.position);
+        let changed = BTreeMap::from([(row, Some(Bytes::from_static(value)))]);
+        self.rows.write(&self.rows.active(), changed, self.position);
     }
 
     /// Has the tables take up everything.
     fn apply(&self) {
-        let frozen = self.rows.freeze();
-        self.rows.apply(&frozen, self.position).unwrap();
+        self.commits.apply().unwrap();
     }
 
     /// Raises a floor and adds members to the set at a path, with the presence that every update writes.
@@ -251,10 +251,10 @@ fn who_looks_at_a_moment_goes_on_seeing_it_and_holds_up_no_memory_after() {
     write_many(&mut bench);
     assert_eq!(view.get(&row).unwrap(), seen);
     assert_ne!(bench.rows.view().get(&row).unwrap(), seen);
-    let held_bytes = bench.rows.in_memory().size_bytes();
+    let held_bytes = bench.rows.in_memory(&bench.rows.active()).size_bytes();
     drop(view);
     write_many(&mut bench);
-    let kept_bytes = bench.rows.in_memory().size_bytes();
+    let kept_bytes = bench.rows.in_memory(&bench.rows.active()).size_bytes();
     assert!(kept_bytes * 2 < held_bytes, "{kept_bytes} of {held_bytes}");
     // A frozen layer is looked at no less.
     let view = bench.rows.view();

@@ -74,16 +74,6 @@ pub(super) struct Layers {
     pub(super) stored: Arc<Snapshot>,
 }
 
-impl Layers {
-    pub(super) fn in_memory(&self) -> InMemory {
-        InMemory {
-            active_bytes: self.active.size_bytes(),
-            active_dead: self.active.dead(),
-            frozen_bytes: self.frozen.as_ref().map_or(0, |frozen| frozen.size_bytes()),
-        }
-    }
-}
-
 /// What is in memory alone.
 pub(super) struct InMemory {
     /// What was written since the last freeze, in bytes, nearly.
