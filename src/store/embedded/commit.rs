@@ -30,8 +30,10 @@ const PENDING_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What most entries take beside their payloads, in bytes.
 const ENTRY_BYTES: usize = 256;
 
-/// The longest wait for more entries before a frame is written, unless a sync takes less.
+/// The longest wait for more entries before a frame is written.
 const GATHERING_MAX: Duration = Duration::from_millis(1);
+/// How fast it is forgotten how large frames were: by this part with each.
+const PEAK_DECAY: u32 = 32;
 
 /// What those who write and the two threads share.
 pub(super) struct Commits {
@@ -84,6 +86,8 @@ struct Queue {
     /// The log has everything, and there will be no more.
     drained: bool,
     committer_waits: bool,
+    /// The entries that the committer waits for.
+    wanted: Option<u32>,
     applier_waits: bool,
 }
 
@@ -127,6 +131,7 @@ impl Commits {
             closing: false,
             drained: false,
             committer_waits: false,
+            wanted: None,
             applier_waits: false,
         };
         let durable = DurableMark::default();
@@ -201,7 +206,9 @@ impl Commits {
         self.rows.write(&queue.active, changed, position);
         let in_memory = self.rows.in_memory(&queue.active);
         self.look_for_room(&queue, &in_memory);
-        let wake_committer = mem::take(&mut queue.committer_waits);
+        let is_wanted = queue.wanted.is_some_and(|wanted| queue.frame.count() >= wanted);
+        let wake_committer = mem::take(&mut queue.committer_waits) || is_wanted;
+        queue.wanted.take_if(|_| is_wanted);
         let wake_applier = queue.applier_waits && (!queue.sweeper.is_idle() || self.is_full(&in_memory));
         queue.applier_waits &= !wake_applier;
         drop(queue);
@@ -376,10 +383,8 @@ pub(super) struct Committer<'a> {
     idleness: Option<Arc<Idleness>>,
     /// Since when something lies in the log that was not synced.
     unsynced_since: Option<Instant>,
-    /// Entries of the last frame.
-    last_count: u32,
-    /// How long a sync takes, nearly.
-    sync_duration: Duration,
+    /// Entries of the largest of the last frames: those who write at once, where each waits for its own.
+    peak_count: u32,
 }
 
 /// What the committer is to do.
@@ -394,8 +399,7 @@ enum Next {
 
 impl<'a> Committer<'a> {
     pub(super) fn new(commits: &'a Commits, log: Log, durability: Durability, idleness: Option<Arc<Idleness>>) -> Self {
-        let (unsynced_since, last_count, sync_duration) = (None, 0, Duration::ZERO);
-        Self { commits, log, durability, idleness, unsynced_since, last_count, sync_duration }
+        Self { commits, log, durability, idleness, unsynced_since: None, peak_count: 0 }
     }
 
     /// Works until the store closes or a write fails.
@@ -429,18 +433,16 @@ impl<'a> Committer<'a> {
         }
         self.commits.logged_entries.fetch_add(frame.count().into(), Ordering::Relaxed);
         self.commits.logged_bytes.fetch_add(frame.size_bytes() as u64, Ordering::Relaxed);
-        self.last_count = frame.count();
+        self.peak_count = frame.count().max(self.peak_count - self.peak_count.div_ceil(PEAK_DECAY));
         self.commits.durable.reach(Position(first.0 + u64::from(frame.count()) - 1));
         frame.clear(KEPT_BUFFER_BYTES_MAX);
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let begun = Instant::now();
         self.log.sync()?;
         self.unsynced_since = None;
         self.commits.syncs.fetch_add(1, Ordering::Relaxed);
-        self.sync_duration = (self.sync_duration * 7 + begun.elapsed()) / 8;
         Ok(())
     }
 
@@ -482,23 +484,32 @@ impl<'a> Committer<'a> {
         }
     }
 
-    /// Waits until those who are at work have written what they will write, but no longer than a sync takes. Where the
-    /// last frame had one entry there is one client, who writes no more before it is answered.
+    /// Waits until half of those who write have written, or nobody is at work who might write, but not for long: so one
+    /// half is at work while the other waits for the disk. Where frames have one entry there is one client, who writes no
+    /// more before it is answered.
     fn gather<'q>(&self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
         let Some(idleness) = &self.idleness else { return queue };
-        if self.last_count <= 1 {
+        if self.peak_count <= 1 {
             return queue;
         }
+        // At least two: a frame that is written as soon as an entry is there keeps those away who would write the next.
+        let wanted = (self.peak_count / 2).max(2);
         let gathering = &self.commits.gathering;
-        let deadline = Instant::now() + self.sync_duration.min(GATHERING_MAX);
+        let deadline = Instant::now() + GATHERING_MAX;
         gathering.store(true, Ordering::SeqCst);
-        while !idleness.is_complete() && !queue.closing && queue.frame.size_bytes() < PENDING_SIZE_BYTES_MAX {
+        while queue.frame.count() < wanted
+            && !idleness.is_complete()
+            && !queue.closing
+            && queue.frame.size_bytes() < PENDING_SIZE_BYTES_MAX
+        {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
+            queue.wanted = Some(wanted);
             queue = self.commits.pending.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        queue.wanted = None;
         gathering.store(false, Ordering::SeqCst);
         queue
     }
