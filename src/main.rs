@@ -38,6 +38,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
     set_up_log(&config)?;
+    allocator::give_back_late();
     let threads = match config.worker_threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
