@@ -24,8 +24,8 @@ cases() {
     echo "counter-64-pipelined|64|16|counter|$hincrby"
     echo "put-64-pipelined|64|16|put|$set"
     echo "map-64-pipelined|64|16|map|$hincrby"
-    # These two have no Redis in them.
-    echo "p99-over-fsync|64|1|counter|"
+    echo "p99-over-fsync|64|1|counter|$hincrby"
+    # Without Redis.
     echo "writes-per-fsync||||"
 }
 
@@ -125,21 +125,25 @@ ombak_rate() { # workload connections pipelined
 
 # redis-benchmark counts requests, not seconds: how many is known from the run before.
 declare -A redis_known
-redis_rate() { # case connections pipelined argument...
-    local name=$1 connections=$2 pipelined=$3 requests rate; shift 3
+redis_for_seconds() { # case connections pipelined argument...
+    local name=$1 connections=$2 pipelined=$3; shift 3
     if [ -z "${redis_known[$name]:-}" ]; then
-        redis_known[$name]=$(redis_requests "$connections" "$pipelined" $((connections * pipelined * 40)) "$@")
+        redis_run "$connections" "$pipelined" $((connections * pipelined * 40)) "$@"
+        redis_known[$name]=$redis_rate
     fi
+    local requests
     requests=$(awk -v rate="${redis_known[$name]}" -v seconds="$seconds" 'BEGIN { printf "%d", rate * seconds }')
-    rate=$(redis_requests "$connections" "$pipelined" "$requests" "$@")
-    redis_known[$name]=$rate
-    redis_last=$rate
+    redis_run "$connections" "$pipelined" "$requests" "$@"
+    redis_known[$name]=$redis_rate
 }
-redis_requests() { # connections pipelined requests argument...
+# Sets redis_rate, in requests a second, and redis_p99, in microseconds.
+redis_run() { # connections pipelined requests argument...
     local connections=$1 pipelined=$2 requests=$3; shift 3
     # Options go first: a command takes the rest of the line.
-    redis-benchmark -p "$redis_port" -c "$connections" -P "$pipelined" -n "$requests" -r "$keys" --csv "$@" |
-        awk -F'","' 'NR > 1 { rate = $2 } END { print rate }'
+    read -r redis_rate redis_p99 < <(
+        redis-benchmark -p "$redis_port" -c "$connections" -P "$pipelined" -n "$requests" -r "$keys" --csv "$@" |
+            awk -F'","' 'NR > 1 { rate = $2; p99 = $7 } END { print rate, p99 * 1000 }'
+    )
 }
 
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f\n", a / b }'; }
@@ -165,25 +169,29 @@ versus_redis() { # name connections pipelined workload redis-arguments round
     read -ra arguments <<<"$5"
     # Who is first changes from round to round.
     if [ $((round % 2)) = 1 ]; then ours=$(ombak_rate "$workload" "$connections" "$pipelined"); fi
-    redis_rate "$name" "$connections" "$pipelined" "${arguments[@]}"
+    redis_for_seconds "$name" "$connections" "$pipelined" "${arguments[@]}"
     if [ $((round % 2)) = 0 ]; then ours=$(ombak_rate "$workload" "$connections" "$pipelined"); fi
     echo "$ours" >>"$work/$name.ombak"
-    echo "$redis_last" >>"$work/$name.redis"
-    ratio "$ours" "$redis_last" >>"$work/$name.ratio"
+    echo "$redis_rate" >>"$work/$name.redis"
+    ratio "$ours" "$redis_rate" >>"$work/$name.ratio"
     if [ "$pipelined" -gt 1 ]; then
         alone=$(ombak_rate "$workload" "$connections" 1)
         ratio "$ours" "$alone" >>"$work/$name.own"
     fi
 }
 
-# The tail of a durable write against that of the disk alone, in windows that alternate.
-p99_over_fsync() { # connections workload
-    local ours floor
+# The tail of a durable write against that of the disk alone, in windows that alternate; and Redis's, for comparison.
+p99_over_fsync() { # name connections workload redis-arguments
+    local ours floor arguments
     floor=$("$OMBAK" bench fsync --value-bytes 128 --dir "$work" --seconds "$seconds" --json | number p99)
-    ours=$(ombak_json "$2" "$1" 1 | number p99)
+    ours=$(ombak_json "$3" "$2" 1 | number p99)
+    read -ra arguments <<<"$4"
+    redis_for_seconds "$1" "$2" 1 "${arguments[@]}"
     echo "$floor" >>"$work/p99.floor"
     echo "$ours" >>"$work/p99.ombak"
+    echo "$redis_p99" >>"$work/p99.redis"
     ratio "$ours" "$floor" >>"$work/p99.ratio"
+    ratio "$redis_p99" "$floor" >>"$work/p99.redis_ratio"
 }
 
 # What `ombak status` counts: writes, or syncs.
@@ -215,7 +223,7 @@ for round in $(seq "$rounds"); do
         wanted "$name" || continue
         case $name in
             writes-per-fsync) ;;
-            p99-over-fsync) p99_over_fsync "$connections" "$workload" ;;
+            p99-over-fsync) p99_over_fsync "$name" "$connections" "$workload" "$arguments" ;;
             *) versus_redis "$name" "$connections" "$pipelined" "$workload" "$arguments" "$round" ;;
         esac
     done < <(cases)
@@ -225,7 +233,9 @@ printf '%-34s %9s %9s %9s\n' '' min median max
 for name in $(cases | cut -d'|' -f1); do rows "$name"; done
 if [ -s "$work/p99.ratio" ]; then
     row 'p99-over-fsync: counter / fsync' "$work/p99.ratio" '%9.2f'
+    row '    redis / fsync' "$work/p99.redis_ratio" '%9.2f'
     row '    counter, 64 connections, us' "$work/p99.ombak" '%9.0f'
+    row '    redis, 64 connections, us' "$work/p99.redis" '%9.0f'
     row '    append + fdatasync, us' "$work/p99.floor" '%9.0f'
 fi
 if wanted writes-per-fsync; then

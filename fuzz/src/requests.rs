@@ -833,9 +833,10 @@ impl Ask {
                 Request::ResetBucket(RpbResetBucketReq { bucket: Some(bucket.bytes()), r#type: r#type.bytes() })
             }
             Ask::GetType { r#type } => Request::GetBucketType(RpbGetBucketTypeReq { r#type: r#type.bytes() }),
-            Ask::SetType { r#type, props } => {
-                Request::SetBucketType(Box::new(RpbSetBucketTypeReq { r#type: r#type.bytes(), props: Some(props.message()) }))
-            }
+            Ask::SetType { r#type, props } => Request::SetBucketType(Box::new(RpbSetBucketTypeReq {
+                r#type: r#type.bytes(),
+                props: Some(props.message()),
+            })),
             Ask::Preflist { target } => Request::Preflist(RpbGetBucketKeyPreflistReq {
                 bucket: Some(target.bucket.bytes()),
                 key: Some(target.key.bytes()),
