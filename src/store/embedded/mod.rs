@@ -63,7 +63,7 @@ const FORMAT: &str = "ombak 2\n";
 const FORMAT_WITHOUT_LOG: &str = "ombak 1\n";
 
 /// The log may grow by this many files before the tables take up what it holds, and let its files be written again.
-const LOG_KEPT_FILES: u64 = 4;
+const LOG_KEPT_FILES: u64 = 8;
 
 /// As many as the engine would take itself.
 const ENGINE_THREADS_MAX: usize = 4;
