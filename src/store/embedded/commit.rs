@@ -32,8 +32,9 @@ const ENTRY_BYTES: usize = 256;
 
 /// The longest wait for more entries before a frame is written.
 const GATHERING_MAX: Duration = Duration::from_millis(1);
-/// How fast it is forgotten how large frames were: by this part with each.
-const PEAK_DECAY: u32 = 32;
+/// The guess at how many write rises by this part with each frame, and falls by that part where it was too high.
+const GUESS_RISE: f32 = 1.0 / 64.0;
+const GUESS_FALL: f32 = 1.0 / 8.0;
 
 /// What those who write and the two threads share.
 pub(super) struct Commits {
@@ -383,8 +384,8 @@ pub(super) struct Committer<'a> {
     idleness: Option<Arc<Idleness>>,
     /// Since when something lies in the log that was not synced.
     unsynced_since: Option<Instant>,
-    /// Entries of the largest of the last frames: those who write at once, where each waits for its own.
-    peak_count: u32,
+    /// A guess at how many write at once, where each waits for its own entry.
+    writers: f32,
 }
 
 /// What the committer is to do.
@@ -399,7 +400,7 @@ enum Next {
 
 impl<'a> Committer<'a> {
     pub(super) fn new(commits: &'a Commits, log: Log, durability: Durability, idleness: Option<Arc<Idleness>>) -> Self {
-        Self { commits, log, durability, idleness, unsynced_since: None, peak_count: 0 }
+        Self { commits, log, durability, idleness, unsynced_since: None, writers: 0.0 }
     }
 
     /// Works until the store closes or a write fails.
@@ -433,7 +434,6 @@ impl<'a> Committer<'a> {
         }
         self.commits.logged_entries.fetch_add(frame.count().into(), Ordering::Relaxed);
         self.commits.logged_bytes.fetch_add(frame.size_bytes() as u64, Ordering::Relaxed);
-        self.peak_count = frame.count().max(self.peak_count - self.peak_count.div_ceil(PEAK_DECAY));
         self.commits.durable.reach(Position(first.0 + u64::from(frame.count()) - 1));
         frame.clear(KEPT_BUFFER_BYTES_MAX);
         Ok(())
@@ -485,20 +485,22 @@ impl<'a> Committer<'a> {
     }
 
     /// Waits until half of those who write have written, or nobody is at work who might write, but not for long: so one
-    /// half is at work while the other waits for the disk. Where frames have one entry there is one client, who writes no
-    /// more before it is answered.
-    fn gather<'q>(&self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
+    /// half is at work while the other waits for the disk. Where there is one client it writes no more before it is
+    /// answered.
+    fn gather<'q>(&mut self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
         let Some(idleness) = &self.idleness else { return queue };
-        if self.peak_count <= 1 {
+        if self.writers <= 1.0 {
+            self.writers = queue.frame.count() as f32;
             return queue;
         }
         // At least two: a frame that is written as soon as an entry is there keeps those away who would write the next.
-        let wanted = (self.peak_count / 2).max(2);
+        let wanted = ((self.writers / 2.0) as u32).max(2);
         let gathering = &self.commits.gathering;
         let deadline = Instant::now() + GATHERING_MAX;
         gathering.store(true, Ordering::SeqCst);
+        let mut nobody_is_at_work = idleness.is_complete();
         while queue.frame.count() < wanted
-            && !idleness.is_complete()
+            && !nobody_is_at_work
             && !queue.closing
             && queue.frame.size_bytes() < PENDING_SIZE_BYTES_MAX
         {
@@ -508,9 +510,19 @@ impl<'a> Committer<'a> {
             }
             queue.wanted = Some(wanted);
             queue = self.commits.pending.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            nobody_is_at_work = idleness.is_complete();
         }
         queue.wanted = None;
         gathering.store(false, Ordering::SeqCst);
+
+        // While nobody is at work, all who write wait for an answer: nearly all of them are in this frame.
+        let count = queue.frame.count();
+        if nobody_is_at_work {
+            self.writers *= 1.0 - GUESS_FALL;
+        } else if count >= wanted {
+            self.writers *= 1.0 + GUESS_RISE;
+        }
+        self.writers = self.writers.max(count as f32);
         queue
     }
 }
