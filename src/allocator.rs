@@ -83,3 +83,39 @@ unsafe impl GlobalAlloc for Allocator {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_and_keep_what_they_hold_when_they_grow() {
+        for align in [1, 2, 8, 16, 32, 4096] {
+            for size in [1, 7, 8, 15, 16, 17, 24, 48, 100, 1023, 1100, 70_000] {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                // SAFETY: the layout is of a size that is not zero, and the block is used within it.
+                unsafe {
+                    let block = Allocator.alloc_zeroed(layout);
+                    assert!(block.addr().is_multiple_of(align), "{size} bytes aligned to {align}");
+                    assert!(std::slice::from_raw_parts(block, size).iter().all(|&byte| byte == 0));
+                    block.write_bytes(7, size);
+                    let grown = Allocator.realloc(block, layout, 3 * size);
+                    assert!(grown.addr().is_multiple_of(align), "{size} bytes aligned to {align}, grown");
+                    assert!(std::slice::from_raw_parts(grown, size).iter().all(|&byte| byte == 7));
+                    Allocator.dealloc(grown, Layout::from_size_align(3 * size, align).unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_option_that_is_set_is_the_purge_delay() {
+        // SAFETY: reads an option. Its default tells it from its neighbours.
+        let delay = unsafe { mimalloc::mi_option_get(PURGE_DELAY) };
+        assert!([PURGE_DELAY_DEFAULT_MS, PURGE_DELAY_SERVING_MS].contains(&delay), "{delay}");
+        give_back_late();
+        // SAFETY: reads an option.
+        assert_eq!(unsafe { mimalloc::mi_option_get(PURGE_DELAY) }, PURGE_DELAY_SERVING_MS);
+    }
+}
