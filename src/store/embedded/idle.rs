@@ -2,7 +2,7 @@
 //!
 //! A sync costs the processor as much as several requests. So where more than one client writes, the committer lets the threads
 //! that serve requests finish their turn, all that has arrived, before it writes what has gathered: as an event loop does that
-//! syncs before it sleeps.
+//! syncs before it sleeps. Where many write it does not wait for all of them, but whether it had to tells it how many they are.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
