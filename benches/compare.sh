@@ -138,12 +138,11 @@ redis_for_seconds() { # case connections pipelined argument...
 }
 # Sets redis_rate, in requests a second, and redis_p99, in microseconds.
 redis_run() { # connections pipelined requests argument...
-    local connections=$1 pipelined=$2 requests=$3; shift 3
+    local connections=$1 pipelined=$2 requests=$3 figures; shift 3
     # Options go first: a command takes the rest of the line.
-    read -r redis_rate redis_p99 < <(
-        redis-benchmark -p "$redis_port" -c "$connections" -P "$pipelined" -n "$requests" -r "$keys" --csv "$@" |
-            awk -F'","' 'NR > 1 { rate = $2; p99 = $7 } END { print rate, p99 * 1000 }'
-    )
+    figures=$(redis-benchmark -p "$redis_port" -c "$connections" -P "$pipelined" -n "$requests" -r "$keys" --csv "$@" |
+        awk -F'","' 'NR > 1 { rate = $2; p99 = $7 } END { print rate, p99 * 1000 }')
+    read -r redis_rate redis_p99 <<<"$figures"
 }
 
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f\n", a / b }'; }

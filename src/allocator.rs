@@ -1,4 +1,5 @@
-//! The allocator of the program.
+//! The allocator of the program, and the only unsafe code of Ombak's own.
+#![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::c_long;
@@ -10,8 +11,8 @@ const NATURAL_ALIGNMENT: usize = 16;
 
 /// Mimalloc. Requests allocate on one thread what another frees; the system's allocator takes three times as long over it.
 ///
-/// The crate `mimalloc` would be the same but for its asking for an alignment every time: mimalloc then looks for it, off its
-/// fast path, in every block whose size is not a power of two, which made a put 7 % dearer.
+/// The crate `mimalloc` would be the same but for its asking for an alignment every time: for most sizes that are no power of two
+/// mimalloc then leaves its fast path. Of the 26,000 instructions of a put, allocating took 3,000 and takes 1,500.
 pub struct Allocator;
 
 /// The number of mimalloc's option `purge_delay`, in milliseconds, and what it is unless somebody has set it.
@@ -21,8 +22,7 @@ const PURGE_DELAY_DEFAULT_MS: c_long = 1000;
 const PURGE_DELAY_SERVING_MS: c_long = 10_000;
 
 /// Has freed memory go back to the system after ten seconds and not after one. Rows come and go by the megabyte, and memory
-/// that went back has to be cleared when it is wanted again: a twentieth of the processor's time at full load.
-#[allow(unsafe_code)]
+/// that went back has to be cleared when it is wanted again: a twentieth of the processor's time under a full load of puts.
 pub fn give_back_late() {
     // SAFETY: options may be read and set at any time, by any number; of an unknown one nothing comes. Another value than the
     // default is somebody's wish (the variable `MIMALLOC_PURGE_DELAY`), or another option's.
@@ -41,7 +41,6 @@ fn is_natural(size: usize, align: usize) -> bool {
 // alignment they were asked for. Those without an alignment promise what C promises of `malloc`: a block that is aligned for
 // whatever of a fundamental alignment (16 bytes on 64-bit systems) fits into it, which is what `is_natural` asks; moved by
 // `mi_realloc`, it is as well aligned again. Each gives null when there is no memory, and none unwinds.
-#[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -85,7 +84,6 @@ unsafe impl GlobalAlloc for Allocator {
 }
 
 #[cfg(test)]
-#[allow(unsafe_code)]
 mod tests {
     use super::*;
 

@@ -1,4 +1,5 @@
 //! The program: arguments, configuration, log, run, exit code.
+#![deny(unsafe_code)]
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;

@@ -146,6 +146,7 @@ impl Connection {
                 self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
                 continue;
             }
+            self.input_bytes_most = self.input.len().max(self.input_bytes_most);
             match self.codec.decode(&mut self.input) {
                 Ok(Some(frame)) => {
                     self.frame_deadline = None;
@@ -249,15 +250,13 @@ impl Connection {
         };
         // Replies that are held will not be held for ever, so whoever waits for them need not be told that the server is
         // stopping. In this order because most of the time one of the first two is what happens.
-        let read = tokio::select! {
+        tokio::select! {
             biased;
-            opened = pipeline.opened() => return opened.map(|()| Waited::GoOn),
-            read = read_some(stream, input) => read?,
-            () = cancelled, if pipeline.is_empty() => return Ok(Waited::Stopped),
-            () = sleep_until_if(deadline) => return Ok(Waited::TimedOut),
-        };
-        *input_bytes_most = input.len().max(*input_bytes_most);
-        Ok(if read > 0 { Waited::GoOn } else { Waited::Closed })
+            opened = pipeline.opened() => opened.map(|()| Waited::GoOn),
+            read = read_some(stream, input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
+            () = cancelled, if pipeline.is_empty() => Ok(Waited::Stopped),
+            () = sleep_until_if(deadline) => Ok(Waited::TimedOut),
+        }
     }
 
     /// Gets the frame that has begun to arrive its part of the budget before more of it is read, and reads on.
@@ -274,10 +273,7 @@ impl Connection {
         tokio::select! {
             () = cancelled => Ok(Waited::Stopped),
             () = sleep_until(deadline) => Ok(Waited::TimedOut),
-            read = self.stream.read_buf(&mut self.input) => {
-                self.input_bytes_most = self.input.len().max(self.input_bytes_most);
-                Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed })
-            }
+            read = self.stream.read_buf(&mut self.input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
         }
     }
 }

@@ -86,8 +86,7 @@ struct Queue {
     closing: bool,
     /// The log has everything, and there will be no more.
     drained: bool,
-    committer_waits: bool,
-    /// The entries that the committer waits for.
+    /// The entries that the committer waits for, while it does.
     wanted: Option<u32>,
     applier_waits: bool,
 }
@@ -131,7 +130,6 @@ impl Commits {
             failure: None,
             closing: false,
             drained: false,
-            committer_waits: false,
             wanted: None,
             applier_waits: false,
         };
@@ -207,9 +205,8 @@ impl Commits {
         self.rows.write(&queue.active, changed, position);
         let in_memory = self.rows.in_memory(&queue.active);
         self.look_for_room(&queue, &in_memory);
-        let is_wanted = queue.wanted.is_some_and(|wanted| queue.frame.count() >= wanted);
-        let wake_committer = mem::take(&mut queue.committer_waits) || is_wanted;
-        queue.wanted.take_if(|_| is_wanted);
+        let count = queue.frame.count();
+        let wake_committer = queue.wanted.take_if(|wanted| count >= *wanted).is_some();
         let wake_applier = queue.applier_waits && (!queue.sweeper.is_idle() || self.is_full(&in_memory));
         queue.applier_waits &= !wake_applier;
         drop(queue);
@@ -475,12 +472,12 @@ impl<'a> Committer<'a> {
             if queue.closing {
                 return Next::End;
             }
-            queue.committer_waits = true;
+            queue.wanted = Some(1);
             queue = match due {
                 None => commits.pending.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(due) => commits.pending.wait_timeout(queue, due).unwrap_or_else(PoisonError::into_inner).0,
             };
-            queue.committer_waits = false;
+            queue.wanted = None;
         }
     }
 

@@ -65,9 +65,6 @@ const FORMAT_WITHOUT_LOG: &str = "ombak 1\n";
 /// The log may grow by this many files before the tables take up what it holds, and let its files be written again.
 const LOG_KEPT_FILES: u64 = 8;
 
-/// As many as the engine would take itself.
-const ENGINE_THREADS_MAX: usize = 4;
-
 /// What a new data directory may hold before it has a format: the lock, a format whose writing was cut short, and what
 /// file systems put at their root.
 const NOT_FOREIGN: [&str; 3] = ["LOCK", "FORMAT.new", "lost+found"];
@@ -233,11 +230,13 @@ impl EmbeddedStore {
         let dir = options.dir.clone();
         let lock = claim(&dir)?;
         let engine_error = |error: fjall::Error| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
-        let database = Database::builder(dir.join("engine"))
-            .cache_size(options.cache_size_bytes)
-            .worker_threads(engine_threads())
-            .open()
-            .map_err(engine_error)?;
+        let mut engine = Database::builder(dir.join("engine")).cache_size(options.cache_size_bytes);
+        // Of several threads the engine's first only flushes, and while the others compact it passes what it does not do back
+        // to them without rest: where there are two processors it takes one from those who serve.
+        if thread::available_parallelism().is_ok_and(|processors| processors.get() <= 2) {
+            engine = engine.worker_threads(1);
+        }
+        let database = engine.open().map_err(engine_error)?;
         let create = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_size_bytes);
         let keyspace = database.keyspace("rows", create).map_err(engine_error)?;
 
@@ -287,15 +286,6 @@ impl EmbeddedStore {
     /// The number of rows in the directory, found by a scan of them all: for inspection, not for requests.
     pub fn row_count(&self) -> Result<u64, StoreError> {
         self.rows().count()
-    }
-}
-
-/// Threads of the engine's that flush and compact. One on two processors: the first of several only flushes, and while the
-/// others compact it passes what it does not do back to them without rest, which there takes from those who serve.
-fn engine_threads() -> usize {
-    match thread::available_parallelism().map_or(1, usize::from) {
-        0..=2 => 1,
-        processors => processors.min(ENGINE_THREADS_MAX),
     }
 }
 
