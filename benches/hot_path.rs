@@ -6,10 +6,10 @@
 //! |---|---|---|
 //! | ping | 0 | 0 |
 //! | get of 1 KiB | 28 | 3,200 |
-//! | put of 1 KiB | 33 | 7,000 |
-//! | counter | 21 | 3,700 |
-//! | set of 100, one added | 18 | 17,800 |
-//! | map of four fields | 67 | 8,100 |
+//! | put of 1 KiB | 33 | 9,100 |
+//! | counter | 21 | 4,100 |
+//! | set of 100, one added | 19 | 18,200 |
+//! | map of four fields | 67 | 8,400 |
 
 use std::hint::black_box;
 use std::time::Instant;
