@@ -3,16 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use super::churn::Churn;
-use super::commit::{Commits, Task};
-use super::overlay::Overlay;
-use crate::store::{Position, StoreError};
+use super::commit::{Commits, Frozen, Task};
+use crate::store::StoreError;
 
 pub(super) struct Applier<'a> {
     commits: &'a Commits,
     churn: Churn,
     /// The log may grow by this much before the tables are persisted so that its files can be written again.
     log_kept_bytes: u64,
-    /// What the log had taken when the tables were last persisted, in bytes.
+    /// What the log had taken of what was last persisted, in bytes.
     persisted_at_bytes: u64,
 }
 
@@ -24,9 +23,9 @@ impl<'a> Applier<'a> {
     /// Works until the store closes or fails. Whether the tables then hold everything durably.
     pub(super) fn run(mut self) -> bool {
         loop {
-            let Task::Apply { frozen, position, is_last } = self.commits.next_task() else { return false };
-            match self.apply(&frozen, position, is_last) {
-                Ok(()) if is_last => return true,
+            let Task::Apply(frozen) = self.commits.next_task() else { return false };
+            match self.apply(&frozen) {
+                Ok(()) if frozen.is_last => return true,
                 Ok(()) => {}
                 Err(error) => {
                     self.commits.fail(&error);
@@ -36,16 +35,16 @@ impl<'a> Applier<'a> {
         }
     }
 
-    fn apply(&mut self, frozen: &Overlay, position: Position, persist: bool) -> Result<(), StoreError> {
+    pub(super) fn apply(&mut self, frozen: &Frozen) -> Result<(), StoreError> {
+        let &Frozen { ref overlay, position, logged_bytes, is_last } = frozen;
         let Commits { rows, durable, .. } = self.commits;
         // The log first: tables that hold more than it could not be brought back to what was acknowledged.
         durable.wait(position).blocking_recv().unwrap_or(Err(StoreError::Closed))?;
-        rows.apply(frozen, position)?;
+        rows.apply(overlay, position)?;
         self.commits.made_room();
-        self.churn.note(frozen.last_versions().map(|(key, _)| key));
+        self.churn.note(overlay.last_versions().map(|(key, _)| key));
         let is_churned = self.churn.is_due();
-        let logged_bytes = self.commits.logged_bytes.load(Ordering::Relaxed);
-        if persist || is_churned || logged_bytes - self.persisted_at_bytes >= self.log_kept_bytes {
+        if is_last || is_churned || logged_bytes - self.persisted_at_bytes >= self.log_kept_bytes {
             rows.persist()?;
             self.persisted_at_bytes = logged_bytes;
             self.commits.released.store(position.0, Ordering::Release);

@@ -99,15 +99,21 @@ impl Queue {
 
 /// What the applier is to do.
 pub(super) enum Task {
-    /// Carry what was written up to a position to the tables.
-    Apply {
-        frozen: Arc<Overlay>,
-        position: Position,
-        /// Whether there will be no more.
-        is_last: bool,
-    },
+    /// Carry what was frozen to the tables.
+    Apply(Frozen),
     /// Nothing any more.
     End,
+}
+
+/// What was written up to some moment, on its way to the tables.
+pub(super) struct Frozen {
+    pub(super) overlay: Arc<Overlay>,
+    /// The last write in it.
+    pub(super) position: Position,
+    /// What the log had taken, in bytes.
+    pub(super) logged_bytes: u64,
+    /// Whether there will be no more.
+    pub(super) is_last: bool,
 }
 
 impl Commits {
@@ -316,9 +322,10 @@ impl Commits {
                 return Task::End;
             }
             if queue.drained || self.is_full(&self.rows.in_memory(&queue.active)) {
-                self.frozen_at_bytes.store(self.logged_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
-                let frozen = self.rows.freeze(&mut queue.active);
-                return Task::Apply { frozen, position: queue.position, is_last: queue.drained };
+                let logged_bytes = self.logged_bytes.load(Ordering::Relaxed);
+                self.frozen_at_bytes.store(logged_bytes, Ordering::Relaxed);
+                let overlay = self.rows.freeze(&mut queue.active);
+                return Task::Apply(Frozen { overlay, position: queue.position, logged_bytes, is_last: queue.drained });
             }
             if queue.sweeper.is_idle() || queue.closing {
                 queue.applier_waits = true;

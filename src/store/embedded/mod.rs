@@ -63,7 +63,7 @@ const FORMAT: &str = "ombak 2\n";
 const FORMAT_WITHOUT_LOG: &str = "ombak 1\n";
 
 /// The log may grow by this many files before the tables take up what it holds, and let its files be written again.
-const LOG_KEPT_FILES: u64 = 8;
+const LOG_KEPT_FILES: u64 = 16;
 
 /// What a new data directory may hold before it has a format: the lock, a format whose writing was cut short, and what
 /// file systems put at their root.

@@ -1,12 +1,14 @@
 //! Writes and sweeps step by step, without threads: what happens between two steps of a sweep, and beside damaged rows.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use fjall::KeyspaceCreateOptions;
 use tempfile::TempDir;
 
-use super::commit::Commits;
+use super::apply::Applier;
+use super::commit::{Commits, Task};
 use super::entry::LogEntry;
 use super::rows::Rows;
 use super::view::View;
@@ -308,4 +310,21 @@ fn who_waits_for_room_is_told_when_none_will_be_made() {
     let delta = Delta { dot: Dot { actor: ACTOR, time: Time(9) }, puts: vec![], floors: vec![] };
     let refused = full.write(&LogEntry::Delta(object("k"), delta));
     assert!(matches!(refused, Err(StoreError::ReadOnly { .. })), "{refused:?}");
+}
+
+#[test]
+fn log_files_come_free_whenever_the_log_has_grown() {
+    let bench = Bench::new();
+    let commits = Commits::new(bench.rows.clone(), LIMITS, usize::MAX, 100, Position(0)).unwrap();
+    let mut applier = Applier::new(&commits, 100);
+    for round in 1..5 {
+        let position = commits.write(&LogEntry::ClockBound(Time(round))).unwrap();
+        commits.durable.reach(position);
+        commits.logged_bytes.store(round * 100, Ordering::Relaxed);
+        let Task::Apply(frozen) = commits.next_task() else { panic!("there is something to apply") };
+        // Others write while this one is applied.
+        commits.logged_bytes.fetch_add(60, Ordering::Relaxed);
+        applier.apply(&frozen).unwrap();
+        assert_eq!(commits.released.load(Ordering::Relaxed), position.0, "round {round}");
+    }
 }

@@ -29,7 +29,7 @@ const FILE_VERSION: u32 = 1;
 
 /// Files that wait to be written again. What is free beyond these is deleted. So many become free together: what the log
 /// keeps until the tables are persisted, and what was written meanwhile.
-const SPARE_FILES_MAX: usize = 12;
+const SPARE_FILES_MAX: usize = 20;
 /// Buffers that the disk reads itself begin at multiples of this: the largest block that disks have.
 const ALIGNMENT_BYTES: usize = 4096;
 /// A buffer of the log that has grown beyond this is given back.
