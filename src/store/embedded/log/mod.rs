@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use bytes::BufMut;
 
@@ -32,6 +33,8 @@ const FILE_VERSION: u32 = 1;
 const SPARE_FILES_MAX: usize = 20;
 /// Buffers that the disk reads itself begin at multiples of this: the largest block that disks have.
 const ALIGNMENT_BYTES: usize = 4096;
+/// A new file is written in pieces of this size.
+const PIECE_BYTES: usize = 256 * 1024;
 /// A buffer of the log that has grown beyond this is given back.
 pub(super) const KEPT_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -91,12 +94,15 @@ pub(super) struct Log {
     /// Files that are full, the oldest first.
     full: VecDeque<LogFile>,
     spare: Vec<LogFile>,
+    /// A file in the making, for when there is no spare one: the disk takes a hundred times as long for it as for a frame.
+    ahead: Option<JoinHandle<io::Result<LogFile>>>,
     /// Up to where everything is on disk.
     synced: Position,
     aligned: Aligned,
 }
 
 /// What the files of a log have in common.
+#[derive(Clone)]
 pub(super) struct LogFiles {
     pub(super) dir: PathBuf,
     /// The log's name: random, so that no other log's blocks are taken for its own.
@@ -143,35 +149,58 @@ impl Log {
     pub(super) fn create(mut files: LogFiles, behind: Position) -> io::Result<Self> {
         fs::create_dir_all(&files.dir)?;
         files.size_bytes = files.size_bytes.max(2 * BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64);
-        let current = files.make()?;
+        let path = files.next_path();
+        let current = files.make(path)?;
         // The directory too must survive with its entry.
         if let Some(parent) = files.dir.parent() {
             File::open(parent)?.sync_all()?;
         }
         let (full, spare, aligned) = (VecDeque::new(), Vec::new(), Aligned::default());
-        Ok(Self { files, current, full, spare, synced: behind, aligned })
+        Ok(Self { files, current, full, spare, ahead: None, synced: behind, aligned })
     }
 
     /// Appends a frame whose first entry stands at `first`. It is on disk after the next sync.
     pub(super) fn append(&mut self, frame: &mut FrameBuilder, first: Position) -> io::Result<()> {
         let last = Position(first.0 + u64::from(frame.count()) - 1);
-        let blocks = self.aligned.copy(frame.finish(self.files.name, first, self.synced));
+        let blocks = frame.finish(self.files.name, first, self.synced);
         // A frame larger than a file makes a file of its own larger.
         if self.current.end > BLOCK_BYTES as u64 && self.current.end + blocks.len() as u64 > self.files.size_bytes {
             // What was appended before must not depend on a file that no later sync reaches.
             if self.current.last > self.synced {
                 self.files.disk.sync(&self.current.file)?;
             }
-            let next = match self.spare.pop() {
-                Some(spare) => spare,
-                None => self.files.make()?,
-            };
+            let next = self.next_file()?;
             self.full.push_back(std::mem::replace(&mut self.current, next));
         }
-        self.files.disk.write_at(&self.current.file, blocks, self.current.end)?;
+        self.files.disk.write_at(&self.current.file, self.aligned.copy(blocks), self.current.end)?;
         self.current.end += blocks.len() as u64;
         self.current.last = last;
+        if self.spare.is_empty() && self.ahead.is_none() && self.current.end > self.files.size_bytes / 2 {
+            self.make_ahead();
+        }
         Ok(())
+    }
+
+    fn make_ahead(&mut self) {
+        let path = self.files.next_path();
+        let files = self.files.clone();
+        // Where no thread can be had, the file is made when it is needed.
+        self.ahead = thread::Builder::new().name("log file".into()).spawn(move || files.make(path)).ok();
+    }
+
+    fn next_file(&mut self) -> io::Result<LogFile> {
+        if let Some(spare) = self.spare.pop() {
+            return Ok(spare);
+        }
+        let made = self.ahead.take().and_then(|making| making.join().ok());
+        match made {
+            Some(Ok(file)) => Ok(file),
+            // There may be room by now.
+            Some(Err(_)) | None => {
+                let path = self.files.next_path();
+                self.files.make(path)
+            }
+        }
     }
 
     /// Puts everything that was appended on disk.
@@ -194,26 +223,63 @@ impl Log {
     }
 
     /// Removes the log: the tables hold all of it durably.
-    pub(super) fn remove(self) -> io::Result<()> {
+    pub(super) fn remove(mut self) -> io::Result<()> {
+        self.finish_ahead();
         remove(&self.files.dir)
+    }
+
+    fn finish_ahead(&mut self) {
+        if let Some(making) = self.ahead.take() {
+            let _ = making.join();
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Nothing of it is at work in the directory any more.
+        self.finish_ahead();
     }
 }
 
 impl LogFiles {
-    /// A file whose blocks are all on disk, so that to write them again changes nothing but them.
-    fn make(&mut self) -> io::Result<LogFile> {
+    fn next_path(&mut self) -> PathBuf {
         let path = self.dir.join(format!("{:06}.log", self.made));
         self.made += 1;
-        let file = self.disk.create(&path, self.is_synced_at_once)?;
-        let mut blocks = vec![0; usize::try_from(self.size_bytes).map_err(io::Error::other)?];
-        let mut header = &mut blocks[..BLOCK_BYTES];
+        path
+    }
+
+    /// A file whose blocks are all on disk, so that to write them again changes nothing but them.
+    fn make(&self, path: PathBuf) -> io::Result<LogFile> {
+        match self.write_zeros(&path) {
+            Ok(file) => Ok(LogFile { file, path, end: BLOCK_BYTES as u64, last: Position::default() }),
+            Err(error) => {
+                // Half a file would only take room from others.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// A file that holds its header, and zeros.
+    fn write_zeros(&self, path: &Path) -> io::Result<File> {
+        let file = self.disk.create(path, self.is_synced_at_once)?;
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut header = &mut piece[..BLOCK_BYTES];
         header.put_slice(FILE_MAGIC);
         header.put_u32(FILE_VERSION);
         header.put_u64(self.name);
-        self.disk.write_at(&file, Aligned::default().copy(&blocks), 0)?;
+        let mut aligned = Aligned::default();
+        let mut offset = 0;
+        while offset < self.size_bytes {
+            let size = usize::try_from(self.size_bytes - offset).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+            self.disk.write_at(&file, aligned.copy(&piece[..size]), offset)?;
+            piece[..BLOCK_BYTES].fill(0);
+            offset += size as u64;
+        }
         file.sync_all()?;
         File::open(&self.dir)?.sync_all()?;
-        Ok(LogFile { file, path, end: BLOCK_BYTES as u64, last: Position::default() })
+        Ok(file)
     }
 }
 
