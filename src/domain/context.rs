@@ -1,6 +1,6 @@
 //! Causal contexts: what a client has seen of an object, and the opaque bytes that carry it.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,8 +13,22 @@ use super::key::ObjectName;
 ///
 /// Clones share the entries: a request that removes many things raises a floor at each with the one context that its client
 /// sent, however long that is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CausalContext(Arc<Vec<(ActorId, Time)>>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CausalContext(Entries);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Entries {
+    /// None, or one: nearly every context, since a server writes as one actor.
+    Short(Option<(ActorId, Time)>),
+    /// More than one.
+    Long(Arc<Vec<(ActorId, Time)>>),
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Self::Short(None)
+    }
+}
 
 impl CausalContext {
     /// The context that has seen nothing.
@@ -24,17 +38,32 @@ impl CausalContext {
 
     /// Whether nothing has been seen.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries().is_empty()
     }
 
     /// The entries, sorted by actor.
     pub fn entries(&self) -> &[(ActorId, Time)] {
-        &self.0
+        match &self.0 {
+            Entries::Short(entry) => entry.as_slice(),
+            Entries::Long(entries) => entries,
+        }
+    }
+
+    fn entry_mut(&mut self, at: usize) -> &mut (ActorId, Time) {
+        match &mut self.0 {
+            Entries::Short(entry) => &mut entry.as_mut_slice()[at],
+            Entries::Long(entries) => &mut Arc::make_mut(entries)[at],
+        }
+    }
+
+    /// Where an actor's entry is, or where it would be.
+    fn position(&self, actor: ActorId) -> Result<usize, usize> {
+        self.entries().binary_search_by_key(&actor, |entry| entry.0)
     }
 
     /// The time seen of one actor.
     pub fn time_of(&self, actor: ActorId) -> Option<Time> {
-        self.0.binary_search_by_key(&actor, |e| e.0).ok().map(|i| self.0[i].1)
+        self.position(actor).ok().map(|at| self.entries()[at].1)
     }
 
     /// Whether this context has seen the dot.
@@ -44,15 +73,24 @@ impl CausalContext {
 
     /// Whether this context has seen everything that the other one has.
     pub fn covers_all(&self, other: &CausalContext) -> bool {
-        other.0.iter().all(|&(actor, time)| self.covers(Dot { actor, time }))
+        other.entries().iter().all(|&(actor, time)| self.covers(Dot { actor, time }))
     }
 
     /// Takes in a dot: the entry of its actor becomes the later of the two times.
     pub fn see(&mut self, dot: Dot) {
-        match self.0.binary_search_by_key(&dot.actor, |e| e.0) {
-            Ok(i) if self.0[i].1 >= dot.time => {}
-            Ok(i) => Arc::make_mut(&mut self.0)[i].1 = dot.time,
-            Err(i) => Arc::make_mut(&mut self.0).insert(i, (dot.actor, dot.time)),
+        let entry = (dot.actor, dot.time);
+        match self.position(dot.actor) {
+            Ok(at) if self.entries()[at].1 >= dot.time => {}
+            Ok(at) => *self.entry_mut(at) = entry,
+            Err(at) => match &mut self.0 {
+                Entries::Short(none @ None) => *none = Some(entry),
+                Entries::Short(Some(other)) => {
+                    let mut entries = vec![*other];
+                    entries.insert(at, entry);
+                    self.0 = Entries::Long(Arc::new(entries));
+                }
+                Entries::Long(entries) => Arc::make_mut(entries).insert(at, entry),
+            },
         }
     }
 
@@ -66,21 +104,41 @@ impl CausalContext {
     /// Lowers the entry of one actor to what that actor has issued, so that a context never covers a dot that does
     /// not exist yet.
     pub fn clamp_to_issued(&mut self, actor: ActorId, issued: Time) {
-        if let Ok(i) = self.0.binary_search_by_key(&actor, |e| e.0) {
-            let entry = &mut Arc::make_mut(&mut self.0)[i];
-            entry.1 = entry.1.min(issued);
+        if let Ok(at) = self.position(actor)
+            && self.entries()[at].1 > issued
+        {
+            self.entry_mut(at).1 = issued;
         }
     }
 }
 
 impl FromIterator<Dot> for CausalContext {
     fn from_iter<I: IntoIterator<Item = Dot>>(dots: I) -> Self {
-        let mut entries: Vec<_> = dots.into_iter().map(|dot| (dot.actor, dot.time)).collect();
+        let mut dots = dots.into_iter().map(|dot| (dot.actor, dot.time));
+        let Some(first) = dots.next() else { return Self::new() };
+        let Some(second) = dots.next() else { return Self(Entries::Short(Some(first))) };
+        let mut entries = vec![first, second];
+        entries.extend(dots);
         // One sort and no insertions, because a client may send very many entries in the worst order. Of one actor the
         // latest comes first and is kept.
         entries.sort_unstable_by_key(|&(actor, time)| (actor, Reverse(time)));
         entries.dedup_by_key(|entry| entry.0);
-        Self(Arc::new(entries))
+        match entries[..] {
+            [only] => Self(Entries::Short(Some(only))),
+            _ => Self(Entries::Long(Arc::new(entries))),
+        }
+    }
+}
+
+impl Ord for CausalContext {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.entries().cmp(other.entries())
+    }
+}
+
+impl PartialOrd for CausalContext {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -133,7 +191,7 @@ impl ObjectIdentity {
 impl CausalContext {
     /// The bytes a client is handed: equal contexts of one object have equal bytes, in every process and release.
     pub fn encode(&self, object: ObjectIdentity) -> Bytes {
-        let mut out = BytesMut::with_capacity(HEAD_BYTES + self.0.len() * ENTRY_BYTES + CHECKSUM_BYTES);
+        let mut out = BytesMut::with_capacity(HEAD_BYTES + self.entries().len() * ENTRY_BYTES + CHECKSUM_BYTES);
         out.put_u8(MAGIC);
         out.put_u8(VERSION);
         out.put_u64(object.0);

@@ -87,13 +87,13 @@ pub struct PutCondition {
 impl PutCondition {
     /// Whether it holds, given the object's values (`Selection::values`) and the context that the request carries.
     pub fn check(self, context: &CausalContext, seen: &LiveCells, props: &BucketProps) -> Result<(), ObjectError> {
-        let exists = is_shown(seen, props);
+        let exists = || is_shown(seen, props);
         if self.if_none_match {
             // Both conditions at once: an absent object is stored (`kv.md` §7.1).
-            return if exists { Err(ObjectError::MatchFound) } else { Ok(()) };
+            return if exists() { Err(ObjectError::MatchFound) } else { Ok(()) };
         }
         if self.if_not_modified {
-            if !exists {
+            if !exists() {
                 return Err(ObjectError::NotFound);
             }
             if *context != context_of(seen) {

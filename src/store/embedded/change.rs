@@ -124,8 +124,10 @@ impl<'a> ObjectChange<'a> {
     fn put_sibling(&mut self, cell: &Cell) {
         let siblings = &mut self.header.siblings;
         siblings.retain(|sibling| sibling.dot != cell.dot);
-        let taken: BTreeSet<u32> = siblings.iter().map(|sibling| sibling.slot).collect();
-        let slot = (0..=u32::MAX).find(|slot| !taken.contains(slot)).unwrap_or_default();
+        let mut taken: Vec<u32> = siblings.iter().map(|sibling| sibling.slot).collect();
+        taken.sort_unstable();
+        // The first number that is free.
+        let slot = (0..).zip(&taken).take_while(|(slot, taken)| slot == *taken).count() as u32;
         let Payload::Content(content) = &cell.payload else { return };
         let mut indexed = false;
         for entry in content.index_entries() {
