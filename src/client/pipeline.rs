@@ -22,17 +22,17 @@ pub struct Pipeline {
     in_flight: usize,
 }
 
-/// Requests that were queued at one moment and whose replies are awaited.
+/// Requests that count since one moment and whose replies are awaited.
 #[derive(Debug)]
 struct Queued {
-    at: Instant,
+    since: Instant,
     count: u64,
 }
 
-/// Replies to requests that were queued at one moment.
+/// Replies to requests that count since one moment.
 #[derive(Debug)]
 pub struct Received {
-    /// Since their requests were queued.
+    /// Since the moment that their requests count from.
     pub latency: Duration,
     /// How many there are.
     pub replies: u64,
@@ -52,15 +52,15 @@ impl Pipeline {
     }
 
     /// Puts a request behind those that are queued: `write` appends its bytes, which [`encode_request`] tells. It is sent by
-    /// the next [`flush`](Self::flush).
+    /// the next [`flush`](Self::flush). Its latency counts since a moment.
     ///
     /// [`encode_request`]: super::encode_request
-    pub fn queue(&mut self, now: Instant, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn queue(&mut self, since: Instant, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.unsent);
         self.in_flight += 1;
         match self.queued.back_mut() {
-            Some(last) if last.at == now => last.count += 1,
-            _ => self.queued.push_back(Queued { at: now, count: 1 }),
+            Some(last) if last.since == since => last.count += 1,
+            _ => self.queued.push_back(Queued { since, count: 1 }),
         }
     }
 
@@ -74,7 +74,7 @@ impl Pipeline {
     /// The next replies that have arrived, without waiting.
     pub fn take_received(&mut self, now: Instant) -> Result<Option<Received>, ClientError> {
         let Some(queued) = self.queued.front_mut() else { return Ok(None) };
-        let latency = now - queued.at;
+        let latency = now - queued.since;
         let mut replies = 0;
         let mut refused = None;
         while replies < queued.count && refused.is_none() {

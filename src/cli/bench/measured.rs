@@ -52,6 +52,7 @@ impl Measured {
             "workload": args.workload.name(),
             "connections": args.connections,
             "pipeline": args.pipeline,
+            "rate": args.rate,
             "seconds": args.seconds,
             "keys": args.keys,
             "value_bytes": args.value_bytes,
@@ -71,9 +72,10 @@ impl Measured {
     pub(super) fn to_text(&self, args: &BenchArgs) -> String {
         let ms = |quantile| self.latencies_us.value_at_quantile(quantile) as f64 / 1000.0;
         let mut text = format!(
-            "{:.0} requests a second ({} in {} s, {} connections, {} in flight on each)\n\
+            "{:.0} requests a second{} ({} in {} s, {} connections, {} in flight on each)\n\
              latency ms: p50 {:.2}, p90 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2}\n",
             self.per_second(args),
+            args.rate.map_or(String::new(), |rate| format!(" of {rate}")),
             self.latencies_us.len(),
             args.seconds,
             args.connections,

@@ -6,6 +6,7 @@
 mod floor;
 mod load;
 mod measured;
+mod pace;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use self::load::{Load, Templates};
 use self::measured::Measured;
+use self::pace::Pace;
 use super::target::address;
 use super::{CliError, Outcome};
 use crate::client::{Client, ClientError, Pipeline};
@@ -35,12 +37,14 @@ Workloads:
   mixed    half gets, the rest puts, counters, sets and maps
   fsync    no server: appends --value-bytes to a file in --dir and waits until the disk has them, one after the other
 
-Each connection waits for replies before it sends more. The bucket types are there in Ombak from its first start; another
+Each connection waits for replies before it sends more, so a slow server is asked less. With --rate requests are due at even
+intervals whatever the server does, and count from when they were due. The bucket types are there in Ombak from its first start; another
 server must be given them. The exit status is 1 when a request was refused.
 
 Examples:
   ombak bench put --value-bytes 1024
   ombak bench counter --connections 256 --pipeline 16 --seconds 30
+  ombak bench counter --rate 10000
   ombak bench mixed --host riak.example:8087 --json
   ombak bench fsync --value-bytes 128 --dir /var/lib/ombak")]
 pub struct BenchArgs {
@@ -56,6 +60,9 @@ pub struct BenchArgs {
     /// Requests in flight on each connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pipeline: u32,
+    /// Requests a second, of all connections together [default: as many as replies allow]
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    rate: Option<u32>,
     /// How long to measure, after a second that is not counted
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
@@ -176,7 +183,8 @@ async fn load_server(args: &BenchArgs, address: &str, progress: &ProgressBar) ->
     let mut connections = JoinSet::new();
     for (number, pipeline) in (0..).zip(pipelines) {
         let load = Load::new(templates.clone(), args.seed.wrapping_mul(1_000_003).wrapping_add(number));
-        connections.spawn(connection(pipeline, load, args.pipeline as usize, span, measured.clone()));
+        let pace = Pace::new(args, number, Instant::now());
+        connections.spawn(connection(pipeline, load, pace, args.pipeline as usize, span, measured.clone()));
     }
     let all = tokio::time::timeout_at((span.end + PATIENCE).into(), all(connections));
     let answered = while_shown(progress, span, all).await;
@@ -246,10 +254,11 @@ async fn store(
     }
 }
 
-/// Keeps one connection busy until the end, and then waits for what is in flight.
+/// Keeps one connection busy until the end, or at its pace, and then waits for what is in flight.
 async fn connection(
     mut pipeline: Pipeline,
     mut load: Load,
+    mut pace: Option<Pace>,
     depth: usize,
     span: Span,
     measured: Arc<Mutex<Measured>>,
@@ -257,17 +266,96 @@ async fn connection(
     let mut now = Instant::now();
     loop {
         while now < span.end && pipeline.in_flight() < depth {
-            pipeline.queue(now, |unsent| load.write_next(unsent));
+            let since = match &mut pace {
+                None => now,
+                Some(pace) => match pace.take_due(now) {
+                    Some(due) => due,
+                    None => break,
+                },
+            };
+            pipeline.queue(since, |unsent| load.write_next(unsent));
         }
-        if pipeline.in_flight() == 0 {
+        // Where there is room for more, more is sent when it is due.
+        let has_room = now < span.end && pipeline.in_flight() < depth;
+        let next = pace.as_ref().map(Pace::next).filter(|next| has_room && *next < span.end);
+        if pipeline.in_flight() == 0 && next.is_none() {
             return Ok(());
         }
         pipeline.flush().await?;
-        pipeline.wait().await?;
+        tokio::select! {
+            biased;
+            waited = pipeline.wait(), if pipeline.in_flight() > 0 => waited?,
+            () = sleep_until(next) => {}
+        }
         now = Instant::now();
+        if let Some(pace) = pace.as_mut().filter(|_| next.is_some()) {
+            pace.wake(now);
+        }
         while let Some(received) = pipeline.take_received(now)? {
             // All connections run on one thread: nobody waits here.
             measured.lock().unwrap_or_else(PoisonError::into_inner).take(received, span.contains(now));
         }
+    }
+}
+
+/// Waits for a moment; for ever where there is none.
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    /// Answers pings for ever.
+    async fn ping_server() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut ping = [0; 5];
+            while stream.read_exact(&mut ping).await.is_ok() {
+                stream.write_all(&[0, 0, 0, 1, 2]).await.unwrap();
+            }
+        });
+        address
+    }
+
+    async fn answered(line: &str) -> u64 {
+        let args = Cli::parse_from(["test", "ping"].into_iter().chain(line.split_whitespace())).bench;
+        let pipeline = Pipeline::new(Client::connect(&ping_server().await).await.unwrap());
+        let load = Load::new(Arc::new(Templates::new(&args).unwrap()), 1);
+        let now = Instant::now();
+        let span = Span { begin: now, end: now + Duration::from_millis(30) };
+        let measured = Arc::new(Mutex::new(Measured::new()));
+        let pace = Pace::new(&args, 0, now);
+        connection(pipeline, load, pace, args.pipeline as usize, span, measured.clone()).await.unwrap();
+        measured.lock().unwrap().to_json(&args)["requests_with_warm_up"].as_u64().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_paced_connection_ends_with_its_last_reply() {
+        for rate in [1_u64, 50, 1000, 1_000_000] {
+            for pipeline in [1, 16] {
+                let line = format!("--connections 1 --rate {rate} --pipeline {pipeline}");
+                let most = rate.div_ceil(33) + 1;
+                let answered = answered(&line).await;
+                assert!((1..=most).contains(&answered), "{line}: {answered}");
+            }
+        }
+        assert!(answered("--connections 1 --pipeline 4").await >= 4);
     }
 }
