@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use self::load::{Load, Templates};
 use self::measured::Measured;
-use self::pace::Pace;
+use self::pace::{Pace, paces};
 use super::target::address;
 use super::{CliError, Outcome};
 use crate::client::{Client, ClientError, Pipeline};
@@ -181,9 +181,10 @@ async fn load_server(args: &BenchArgs, address: &str, progress: &ProgressBar) ->
     let span = Span::from_now(args);
     let measured = Arc::new(Mutex::new(Measured::new()));
     let mut connections = JoinSet::new();
+    let mut paces = paces(args, span).map(Vec::into_iter);
     for (number, pipeline) in (0..).zip(pipelines) {
         let load = Load::new(templates.clone(), args.seed.wrapping_mul(1_000_003).wrapping_add(number));
-        let pace = Pace::new(args, number, Instant::now());
+        let pace = paces.as_mut().and_then(Iterator::next);
         connections.spawn(connection(pipeline, load, pace, args.pipeline as usize, span, measured.clone()));
     }
     let all = tokio::time::timeout_at((span.end + PATIENCE).into(), all(connections));
@@ -277,18 +278,18 @@ async fn connection(
         }
         // Where there is room for more, more is sent when it is due.
         let has_room = now < span.end && pipeline.in_flight() < depth;
-        let next = pace.as_ref().map(Pace::next).filter(|next| has_room && *next < span.end);
-        if pipeline.in_flight() == 0 && next.is_none() {
+        let rests = has_room && pace.as_ref().is_some_and(|pace| pace.next() < span.end);
+        if pipeline.in_flight() == 0 && !rests {
             return Ok(());
         }
         pipeline.flush().await?;
         tokio::select! {
             biased;
             waited = pipeline.wait(), if pipeline.in_flight() > 0 => waited?,
-            () = sleep_until(next) => {}
+            () = due(pace.as_ref()), if rests => {}
         }
         now = Instant::now();
-        if let Some(pace) = pace.as_mut().filter(|_| next.is_some()) {
+        if let Some(pace) = pace.as_mut().filter(|_| rests) {
             pace.wake(now);
         }
         while let Some(received) = pipeline.take_received(now)? {
@@ -298,10 +299,9 @@ async fn connection(
     }
 }
 
-/// Waits for a moment; for ever where there is none.
-async fn sleep_until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+async fn due(pace: Option<&Pace>) {
+    match pace {
+        Some(pace) => pace.due().await,
         None => std::future::pending().await,
     }
 }
@@ -341,7 +341,7 @@ mod tests {
         let now = Instant::now();
         let span = Span { begin: now, end: now + Duration::from_millis(30) };
         let measured = Arc::new(Mutex::new(Measured::new()));
-        let pace = Pace::new(&args, 0, now);
+        let pace = paces(&args, span).and_then(|mut paces| paces.pop());
         connection(pipeline, load, pace, args.pipeline as usize, span, measured.clone()).await.unwrap();
         measured.lock().unwrap().to_json(&args)["requests_with_warm_up"].as_u64().unwrap()
     }

@@ -1,26 +1,50 @@
 //! When a connection's requests are due.
 
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::BenchArgs;
+use tokio::sync::Notify;
+
+use super::{BenchArgs, Span};
 
 /// Requests at even intervals, however long replies take: what was due while the connection waited for a reply counts from
 /// then on. Otherwise a server that stalls would be asked less, and its stall be seen by one request alone.
 pub(super) struct Pace {
     next: Instant,
     interval: Duration,
-    /// When the connection last woke. Timers are late by up to a millisecond, which is not the server's doing.
+    /// When the connection last woke. That it wakes late is not the server's doing.
     awake_since: Instant,
+    bell: Arc<Notify>,
+}
+
+/// The paces of all connections, which take turns from now on until the span's end; none where replies alone say when there
+/// is to be more.
+pub(super) fn paces(args: &BenchArgs, span: Span) -> Option<Vec<Pace>> {
+    let turn = Duration::from_secs(1) / args.rate?;
+    let now = Instant::now();
+    let first = std::iter::successors(Some(now), move |due| Some(*due + turn));
+    let pace = |next| Pace { next, interval: turn * args.connections, awake_since: now, bell: Arc::default() };
+    let paces: Vec<Pace> = first.take(args.connections as usize).map(pace).collect();
+    let bells: Vec<_> = paces.iter().map(|pace| pace.bell.clone()).collect();
+    // The runtime's own timers know only milliseconds, in which what is due would come in bursts.
+    thread::spawn(move || ring(&bells, now, turn, span.end));
+    Some(paces)
+}
+
+/// Rings each bell in turn.
+fn ring(bells: &[Arc<Notify>], mut due: Instant, turn: Duration, end: Instant) {
+    for bell in bells.iter().cycle() {
+        if due >= end {
+            return;
+        }
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        bell.notify_one();
+        due += turn;
+    }
 }
 
 impl Pace {
-    /// The pace of one of the connections, which take turns; none where replies alone say when there is to be more.
-    pub(super) fn new(args: &BenchArgs, number: u64, now: Instant) -> Option<Self> {
-        let turn = Duration::from_secs(1) / args.rate?;
-        let turns = |count: u64| Duration::from_nanos(u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX) * count);
-        Some(Self { next: now + turns(number), interval: turns(args.connections.into()), awake_since: now })
-    }
-
     /// When the next request is due.
     pub(super) fn next(&self) -> Instant {
         self.next
@@ -33,6 +57,11 @@ impl Pace {
             self.next += self.interval;
             due.max(self.awake_since)
         })
+    }
+
+    /// Resolves when the next request is due, or earlier.
+    pub(super) async fn due(&self) {
+        self.bell.notified().await;
     }
 
     /// Whoever could have sent more did not, since it slept until now.
@@ -57,12 +86,17 @@ mod tests {
         Cli::parse_from(["test", "ping"].into_iter().chain(line.split_whitespace())).bench
     }
 
+    /// Nobody rings for it.
+    fn ended() -> Span {
+        Span { begin: Instant::now(), end: Instant::now() }
+    }
+
     #[test]
     fn connections_take_turns() {
-        let (now, ms) = (Instant::now(), Duration::from_millis);
-        let args = args("--rate 1000 --connections 4");
-        for number in 0..4 {
-            let mut pace = Pace::new(&args, number, now).unwrap();
+        let ms = Duration::from_millis;
+        let paces = paces(&args("--rate 1000 --connections 4"), ended()).unwrap();
+        let now = paces[0].next();
+        for (number, mut pace) in (0..).zip(paces) {
             let due: Vec<_> = (0..9).filter_map(|at| pace.take_due(now + ms(at))).map(|due| due - now).collect();
             let expected: Vec<_> = (0..9).filter(|at| at % 4 == number).map(ms).collect();
             assert_eq!(due, expected, "connection {number}");
@@ -71,8 +105,10 @@ mod tests {
 
     #[test]
     fn what_was_due_while_a_reply_was_awaited_counts_from_then() {
-        let (now, ms) = (Instant::now(), Duration::from_millis);
-        let mut pace = Pace::new(&args("--rate 1000 --connections 1"), 0, now).unwrap();
+        let ms = Duration::from_millis;
+        let mut paces = paces(&args("--rate 1000 --connections 1"), ended()).unwrap();
+        let pace = &mut paces[0];
+        let now = pace.next();
         assert_eq!(pace.take_due(now), Some(now));
         let late = now + ms(3);
         let since: Vec<_> = std::iter::from_fn(|| pace.take_due(late)).collect();
@@ -85,6 +121,6 @@ mod tests {
 
     #[test]
     fn without_a_rate_there_is_no_pace() {
-        assert!(Pace::new(&args(""), 0, Instant::now()).is_none());
+        assert!(paces(&args(""), ended()).is_none());
     }
 }
