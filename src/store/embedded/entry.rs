@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::map_delta;
-use super::record::{self, PayloadEncoder};
+use super::record;
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
@@ -249,9 +249,8 @@ fn take_key(bytes: &mut Bytes) -> Option<CellKey> {
 fn put_cell(out: &mut Vec<u8>, cell: &Cell, dot: Dot) {
     debug_assert_eq!(cell.dot, dot);
     put_key(out, &cell.key);
-    let payload = PayloadEncoder::new(&cell.payload);
-    put_count(out, payload.size_bytes());
-    payload.encode(out);
+    put_count(out, record::payload_bytes(&cell.payload));
+    record::encode_payload(&cell.payload, out);
 }
 
 fn take_cell(bytes: &mut Bytes, dot: Dot) -> Option<Cell> {

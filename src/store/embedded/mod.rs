@@ -9,6 +9,7 @@ mod batch;
 mod change;
 mod churn;
 mod commit;
+mod content_record;
 mod counts;
 mod durable;
 mod entry;

@@ -1,16 +1,14 @@
 //! How the values of rows are spelled. Each begins with a version byte, so that a later release reads what this one wrote.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::Message;
-use std::time::Duration;
 
+use super::content_record;
 use super::layout::{self, RowId, RowKey};
 use super::packed::PackedRows;
 use super::view::View;
 use crate::domain::cell::{Cell, CounterShare, Element, Payload, RegisterValue};
 use crate::domain::datatype::hll::{Form, Registers};
 use crate::domain::dot::{ActorId, Dot, Time};
-use crate::domain::object::{Content, Link};
 use crate::store::StoreError;
 
 /// A value whose row key says everything.
@@ -257,64 +255,45 @@ const HLL_DENSE: u8 = 2;
 
 /// A cell's value: its time, then its payload.
 pub(super) fn encode_cell(key: Option<&RowKey>, cell: &Cell) -> Bytes {
-    let payload = PayloadEncoder::new(&cell.payload);
-    let mut out = begin(key, 8 + payload.size_bytes());
+    let mut out = begin(key, 8 + payload_bytes(&cell.payload));
     out.put_u64(cell.dot.time.0);
-    payload.encode(&mut out);
+    encode_payload(&cell.payload, &mut out);
     out.freeze()
 }
 
-/// A payload that is about to be written.
-pub(super) struct PayloadEncoder<'a> {
-    payload: &'a Payload,
-    /// What a plain value is written as.
-    content: Option<ContentRecord>,
+/// How many bytes a payload takes.
+pub(super) fn payload_bytes(payload: &Payload) -> usize {
+    match payload {
+        Payload::Mark => 0,
+        Payload::Counter(_) => 32,
+        Payload::Register(register) => 8 + register.value.len(),
+        Payload::Hll(registers) => 2 + registers.packed().len(),
+        Payload::Content(content) => 1 + content_record::size_bytes(content),
+    }
 }
 
-impl<'a> PayloadEncoder<'a> {
-    pub(super) fn new(payload: &'a Payload) -> Self {
-        let content = match payload {
-            Payload::Content(content) => Some(ContentRecord::from(&**content)),
-            _ => None,
-        };
-        Self { payload, content }
-    }
-
-    pub(super) fn size_bytes(&self) -> usize {
-        match self.payload {
-            Payload::Mark => 0,
-            Payload::Counter(_) => 32,
-            Payload::Register(register) => 8 + register.value.len(),
-            Payload::Hll(registers) => 2 + registers.packed().len(),
-            Payload::Content(_) => 1 + self.content.as_ref().map_or(0, ContentRecord::encoded_len),
+pub(super) fn encode_payload(payload: &Payload, out: &mut impl BufMut) {
+    match payload {
+        Payload::Mark => {}
+        Payload::Counter(share) => {
+            out.put_u128(share.incremented);
+            out.put_u128(share.decremented);
         }
-    }
-
-    pub(super) fn encode(&self, out: &mut impl BufMut) {
-        match self.payload {
-            Payload::Mark => {}
-            Payload::Counter(share) => {
-                out.put_u128(share.incremented);
-                out.put_u128(share.decremented);
-            }
-            Payload::Register(register) => {
-                out.put_u64(register.assigned.0);
-                out.put_slice(&register.value);
-            }
-            Payload::Hll(registers) => {
-                out.put_u8(match registers.form() {
-                    Form::Sparse => HLL_SPARSE,
-                    Form::Dense => HLL_DENSE,
-                });
-                out.put_u8(registers.precision());
-                out.put_slice(registers.packed());
-            }
-            Payload::Content(content) => {
-                out.put_u8(u8::from(content.deleted));
-                if let Some(record) = &self.content {
-                    record.encode(out).expect("a growable buffer takes every record");
-                }
-            }
+        Payload::Register(register) => {
+            out.put_u64(register.assigned.0);
+            out.put_slice(&register.value);
+        }
+        Payload::Hll(registers) => {
+            out.put_u8(match registers.form() {
+                Form::Sparse => HLL_SPARSE,
+                Form::Dense => HLL_DENSE,
+            });
+            out.put_u8(registers.precision());
+            out.put_slice(registers.packed());
+        }
+        Payload::Content(content) => {
+            out.put_u8(u8::from(content.deleted));
+            content_record::encode(content, out);
         }
     }
 }
@@ -350,91 +329,9 @@ fn try_decode_payload(element: &Element, mut value: Bytes) -> Option<Payload> {
         }
         Element::Sibling(_) => {
             let deleted = take_bool(&mut value)?;
-            let record = ContentRecord::decode(value).ok()?;
-            Payload::Content(Box::new(record.into_content(deleted)))
+            Payload::Content(Box::new(content_record::decode(value, deleted)?))
         }
     })
-}
-
-/// A plain value as it is stored. Fields may be added, never renumbered.
-#[derive(Clone, PartialEq, prost::Message)]
-struct ContentRecord {
-    #[prost(bytes = "bytes", tag = "1")]
-    value: Bytes,
-    #[prost(bytes = "bytes", optional, tag = "2")]
-    content_type: Option<Bytes>,
-    #[prost(bytes = "bytes", optional, tag = "3")]
-    charset: Option<Bytes>,
-    #[prost(bytes = "bytes", optional, tag = "4")]
-    content_encoding: Option<Bytes>,
-    #[prost(message, repeated, tag = "5")]
-    links: Vec<LinkRecord>,
-    #[prost(message, repeated, tag = "6")]
-    user_metadata: Vec<PairRecord>,
-    #[prost(message, repeated, tag = "7")]
-    indexes: Vec<PairRecord>,
-    #[prost(uint64, tag = "8")]
-    modified_us: u64,
-    #[prost(bool, tag = "9")]
-    indexes_unchecked: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct LinkRecord {
-    #[prost(bytes = "bytes", optional, tag = "1")]
-    bucket: Option<Bytes>,
-    #[prost(bytes = "bytes", optional, tag = "2")]
-    key: Option<Bytes>,
-    #[prost(bytes = "bytes", optional, tag = "3")]
-    tag: Option<Bytes>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PairRecord {
-    #[prost(bytes = "bytes", tag = "1")]
-    name: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
-}
-
-impl From<&Content> for ContentRecord {
-    fn from(content: &Content) -> Self {
-        let pairs = |pairs: &[(Bytes, Bytes)]| {
-            pairs.iter().map(|(name, value)| PairRecord { name: name.clone(), value: value.clone() }).collect()
-        };
-        let link =
-            |link: &Link| LinkRecord { bucket: link.bucket.clone(), key: link.key.clone(), tag: link.tag.clone() };
-        Self {
-            value: content.value.clone(),
-            content_type: content.content_type.clone(),
-            charset: content.charset.clone(),
-            content_encoding: content.content_encoding.clone(),
-            links: content.links.iter().map(link).collect(),
-            user_metadata: pairs(&content.user_metadata),
-            indexes: pairs(&content.indexes),
-            modified_us: u64::try_from(content.modified.as_micros()).unwrap_or(u64::MAX),
-            indexes_unchecked: content.indexes_unchecked,
-        }
-    }
-}
-
-impl ContentRecord {
-    fn into_content(self, deleted: bool) -> Content {
-        let pairs = |pairs: Vec<PairRecord>| pairs.into_iter().map(|pair| (pair.name, pair.value)).collect();
-        let link = |link: LinkRecord| Link { bucket: link.bucket, key: link.key, tag: link.tag };
-        Content {
-            value: self.value,
-            content_type: self.content_type,
-            charset: self.charset,
-            content_encoding: self.content_encoding,
-            links: self.links.into_iter().map(link).collect(),
-            user_metadata: pairs(self.user_metadata),
-            indexes: pairs(self.indexes),
-            indexes_unchecked: self.indexes_unchecked,
-            modified: Duration::from_micros(self.modified_us),
-            deleted,
-        }
-    }
 }
 
 /// An index row's value: nothing beyond the key.
@@ -475,6 +372,7 @@ mod tests {
     use proptest::option;
     use proptest::prelude::*;
 
+    use super::super::content_record::tests::content;
     use super::super::layout;
     use super::*;
     use crate::domain::cell::{CellKey, Path};
@@ -512,25 +410,6 @@ mod tests {
             }
             header
         })
-    }
-
-    fn content() -> impl Strategy<Value = Content> {
-        let link = (option::of(bytes()), option::of(bytes()), option::of(bytes()));
-        let links = vec(link.prop_map(|(bucket, key, tag)| Link { bucket, key, tag }), 0..3);
-        let pairs = || vec((bytes(), bytes()), 0..3);
-        let names = (option::of(bytes()), option::of(bytes()), option::of(bytes()));
-        (bytes(), names, links, pairs(), pairs(), any::<u32>(), any::<(bool, bool)>()).prop_map(
-            |(value, (content_type, charset, content_encoding), links, user_metadata, indexes, modified, marks)| {
-                let modified = Duration::from_micros(u64::from(modified) << 20);
-                let (deleted, indexes_unchecked) = marks;
-                #[rustfmt::skip]
-                let content = Content {
-                    value, content_type, charset, content_encoding, links, user_metadata, indexes, indexes_unchecked,
-                    modified, deleted,
-                };
-                content
-            },
-        )
     }
 
     fn payload() -> impl Strategy<Value = (Element, Payload)> {
