@@ -136,9 +136,11 @@ impl Connection {
         stopping: &CancellationToken,
         mut cancelled: Cancelled<'_, '_>,
     ) -> io::Result<End> {
+        // Whether a request was answered since the last wait.
+        let mut has_answered = false;
         loop {
-            // Whoever has sent nothing more is told so by `wait`.
-            if !self.input.is_empty() && stopping.is_cancelled() {
+            // Whoever has nothing in flight is told so by `wait`.
+            if !self.input.is_empty() && (has_answered || !self.pipeline.is_empty()) && stopping.is_cancelled() {
                 return Ok(End::Stopped);
             }
             if self.pipeline.held_count() >= self.options.connection_requests_max {
@@ -152,6 +154,7 @@ impl Connection {
                     self.frame_deadline = None;
                     let goes_on = self.answer(frame).await?;
                     self.frame_bytes = Share::default();
+                    has_answered = true;
                     if !goes_on {
                         return Ok(End::Refused);
                     }
@@ -159,7 +162,7 @@ impl Connection {
                 Ok(None) => {
                     self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
                     match self.wait(cancelled.as_mut()).await? {
-                        Waited::GoOn => {}
+                        Waited::GoOn => has_answered = false,
                         Waited::Closed => return Ok(End::Closed),
                         Waited::Stopped => return Ok(End::Stopped),
                         Waited::TimedOut => return Ok(End::TimedOut),
@@ -249,12 +252,12 @@ impl Connection {
             None
         };
         // Replies that are held will not be held for ever, so whoever waits for them need not be told that the server is
-        // stopping. In this order because most of the time one of the first two is what happens.
+        // stopping. The others are, before what they have sent is read.
         tokio::select! {
             biased;
             opened = pipeline.opened() => opened.map(|()| Waited::GoOn),
-            read = read_some(stream, input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
             () = cancelled, if pipeline.is_empty() => Ok(Waited::Stopped),
+            read = read_some(stream, input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
             () = sleep_until_if(deadline) => Ok(Waited::TimedOut),
         }
     }
