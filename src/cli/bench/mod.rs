@@ -38,8 +38,10 @@ Workloads:
   fsync    no server: appends --value-bytes to a file in --dir and waits until the disk has them, one after the other
 
 Each connection waits for replies before it sends more, so a slow server is asked less. With --rate requests are due at even
-intervals whatever the server does, and count from when they were due. The bucket types are there in Ombak from its first start; another
-server must be given them. The exit status is 1 when a request was refused.
+intervals whatever the server does, and count from when they were due.
+
+The bucket types are there in Ombak from its first start; another server must be given them. The exit status is 1 when a
+request was refused.
 
 Examples:
   ombak bench put --value-bytes 1024
@@ -136,6 +138,9 @@ impl Span {
 pub(super) async fn run(args: &BenchArgs, config: &Config) -> Result<Outcome, CliError> {
     let progress = if args.json { ProgressBar::hidden() } else { progress_bar(args) };
     let measured = match args.workload {
+        Workload::Fsync if args.rate.is_some() => {
+            return Err(CliError::Argument { argument: "--rate", reason: "fsync waits for each write".to_owned() });
+        }
         Workload::Fsync => {
             let (dir, bytes, span) = (args.dir.clone(), args.value_bytes, Span::from_now(args));
             let appending = tokio::task::spawn_blocking(move || floor::append(&dir, bytes, span));
@@ -278,18 +283,18 @@ async fn connection(
         }
         // Where there is room for more, more is sent when it is due.
         let has_room = now < span.end && pipeline.in_flight() < depth;
-        let rests = has_room && pace.as_ref().is_some_and(|pace| pace.next() < span.end);
-        if pipeline.in_flight() == 0 && !rests {
+        let resting = pace.as_ref().filter(|pace| has_room && pace.next() < span.end);
+        if pipeline.in_flight() == 0 && resting.is_none() {
             return Ok(());
         }
         pipeline.flush().await?;
         tokio::select! {
             biased;
             waited = pipeline.wait(), if pipeline.in_flight() > 0 => waited?,
-            () = due(pace.as_ref()), if rests => {}
+            () = due(resting) => {}
         }
         now = Instant::now();
-        if let Some(pace) = pace.as_mut().filter(|_| rests) {
+        if has_room && let Some(pace) = &mut pace {
             pace.wake(now);
         }
         while let Some(received) = pipeline.take_received(now)? {
@@ -299,8 +304,9 @@ async fn connection(
     }
 }
 
-async fn due(pace: Option<&Pace>) {
-    match pace {
+/// Resolves when a connection that rests may have something to send; never for one that does not rest.
+async fn due(resting: Option<&Pace>) {
+    match resting {
         Some(pace) => pace.due().await,
         None => std::future::pending().await,
     }
@@ -320,6 +326,10 @@ mod tests {
         bench: BenchArgs,
     }
 
+    pub(super) fn args(line: &str) -> BenchArgs {
+        Cli::parse_from(["test"].into_iter().chain(line.split_whitespace())).bench
+    }
+
     /// Answers pings for ever.
     async fn ping_server() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -335,11 +345,11 @@ mod tests {
     }
 
     async fn answered(line: &str) -> u64 {
-        let args = Cli::parse_from(["test", "ping"].into_iter().chain(line.split_whitespace())).bench;
+        let args = args(line);
         let pipeline = Pipeline::new(Client::connect(&ping_server().await).await.unwrap());
         let load = Load::new(Arc::new(Templates::new(&args).unwrap()), 1);
         let now = Instant::now();
-        let span = Span { begin: now, end: now + Duration::from_millis(30) };
+        let span = Span { begin: now, end: now + Duration::from_millis(100) };
         let measured = Arc::new(Mutex::new(Measured::new()));
         let pace = paces(&args, span).and_then(|mut paces| paces.pop());
         connection(pipeline, load, pace, args.pipeline as usize, span, measured.clone()).await.unwrap();
@@ -350,12 +360,18 @@ mod tests {
     async fn a_paced_connection_ends_with_its_last_reply() {
         for rate in [1_u64, 50, 1000, 1_000_000] {
             for pipeline in [1, 16] {
-                let line = format!("--connections 1 --rate {rate} --pipeline {pipeline}");
-                let most = rate.div_ceil(33) + 1;
+                let line = format!("ping --connections 1 --rate {rate} --pipeline {pipeline}");
+                let most = rate / 10 + 1;
                 let answered = answered(&line).await;
                 assert!((1..=most).contains(&answered), "{line}: {answered}");
             }
         }
-        assert!(answered("--connections 1 --pipeline 4").await >= 4);
+        assert!(answered("ping --connections 1 --pipeline 4").await >= 4);
+    }
+
+    #[tokio::test]
+    async fn the_disk_alone_has_no_rate() {
+        let refused = run(&args("fsync --rate 10"), &Config::default()).await.unwrap_err();
+        assert_eq!((refused.to_string(), refused.exit_code()), ("--rate: fsync waits for each write".to_owned(), 2));
     }
 }

@@ -23,9 +23,9 @@ pub(super) struct Pace {
 pub(super) fn paces(args: &BenchArgs, span: Span) -> Option<Vec<Pace>> {
     let turn = Duration::from_secs(1) / args.rate?;
     let now = Instant::now();
-    let first = std::iter::successors(Some(now), move |due| Some(*due + turn));
+    let turns = std::iter::successors(Some(now), move |due| Some(*due + turn));
     let pace = |next| Pace { next, interval: turn * args.connections, awake_since: now, bell: Arc::default() };
-    let paces: Vec<Pace> = first.take(args.connections as usize).map(pace).collect();
+    let paces: Vec<Pace> = turns.take(args.connections as usize).map(pace).collect();
     let bells: Vec<_> = paces.iter().map(|pace| pace.bell.clone()).collect();
     // The runtime's own timers know only milliseconds, in which what is due would come in bursts.
     thread::spawn(move || ring(&bells, now, turn, span.end));
@@ -72,19 +72,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
+    use super::super::tests::args;
     use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        bench: BenchArgs,
-    }
-
-    fn args(line: &str) -> BenchArgs {
-        Cli::parse_from(["test", "ping"].into_iter().chain(line.split_whitespace())).bench
-    }
 
     /// Nobody rings for it.
     fn ended() -> Span {
@@ -94,7 +83,7 @@ mod tests {
     #[test]
     fn connections_take_turns() {
         let ms = Duration::from_millis;
-        let paces = paces(&args("--rate 1000 --connections 4"), ended()).unwrap();
+        let paces = paces(&args("ping --rate 1000 --connections 4"), ended()).unwrap();
         let now = paces[0].next();
         for (number, mut pace) in (0..).zip(paces) {
             let due: Vec<_> = (0..9).filter_map(|at| pace.take_due(now + ms(at))).map(|due| due - now).collect();
@@ -106,7 +95,7 @@ mod tests {
     #[test]
     fn what_was_due_while_a_reply_was_awaited_counts_from_then() {
         let ms = Duration::from_millis;
-        let mut paces = paces(&args("--rate 1000 --connections 1"), ended()).unwrap();
+        let mut paces = paces(&args("ping --rate 1000 --connections 1"), ended()).unwrap();
         let pace = &mut paces[0];
         let now = pace.next();
         assert_eq!(pace.take_due(now), Some(now));
@@ -121,6 +110,6 @@ mod tests {
 
     #[test]
     fn without_a_rate_there_is_no_pace() {
-        assert!(paces(&args(""), ended()).is_none());
+        assert!(paces(&args("ping"), ended()).is_none());
     }
 }
