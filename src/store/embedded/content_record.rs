@@ -156,7 +156,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    fn bytes() -> impl Strategy<Value = Bytes> {
+    pub(in super::super) fn bytes() -> impl Strategy<Value = Bytes> {
         vec(any::<u8>(), 0..9).prop_map(Bytes::from)
     }
 

@@ -372,16 +372,12 @@ mod tests {
     use proptest::option;
     use proptest::prelude::*;
 
-    use super::super::content_record::tests::content;
+    use super::super::content_record::tests::{bytes, content};
     use super::super::layout;
     use super::*;
     use crate::domain::cell::{CellKey, Path};
     use crate::domain::datatype::hll::Sketch;
     use crate::domain::key::{BucketName, ObjectName};
-
-    fn bytes() -> impl Strategy<Value = Bytes> {
-        vec(any::<u8>(), 0..9).prop_map(Bytes::from)
-    }
 
     fn dot() -> impl Strategy<Value = Dot> {
         (any::<u64>(), any::<u64>()).prop_map(|(actor, time)| Dot { actor: ActorId(actor), time: Time(time) })

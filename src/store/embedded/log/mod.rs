@@ -149,8 +149,7 @@ impl Log {
     pub(super) fn create(mut files: LogFiles, behind: Position) -> io::Result<Self> {
         fs::create_dir_all(&files.dir)?;
         files.size_bytes = files.size_bytes.max(2 * BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64);
-        let path = files.next_path();
-        let current = files.make(path)?;
+        let current = files.make()?;
         // The directory too must survive with its entry.
         if let Some(parent) = files.dir.parent() {
             File::open(parent)?.sync_all()?;
@@ -182,10 +181,10 @@ impl Log {
     }
 
     fn make_ahead(&mut self) {
-        let path = self.files.next_path();
-        let files = self.files.clone();
+        let mut files = self.files.clone();
+        self.files.made += 1;
         // Where no thread can be had, the file is made when it is needed.
-        self.ahead = thread::Builder::new().name("log file".into()).spawn(move || files.make(path)).ok();
+        self.ahead = thread::Builder::new().name("log file".into()).spawn(move || files.make()).ok();
     }
 
     fn next_file(&mut self) -> io::Result<LogFile> {
@@ -196,10 +195,7 @@ impl Log {
         match made {
             Some(Ok(file)) => Ok(file),
             // There may be room by now.
-            Some(Err(_)) | None => {
-                let path = self.files.next_path();
-                self.files.make(path)
-            }
+            Some(Err(_)) | None => self.files.make(),
         }
     }
 
@@ -230,6 +226,7 @@ impl Log {
 
     fn finish_ahead(&mut self) {
         if let Some(making) = self.ahead.take() {
+            // Nobody needs the file any more, nor an error.
             let _ = making.join();
         }
     }
@@ -243,14 +240,10 @@ impl Drop for Log {
 }
 
 impl LogFiles {
-    fn next_path(&mut self) -> PathBuf {
+    /// A file whose blocks are all on disk, so that to write them again changes nothing but them.
+    fn make(&mut self) -> io::Result<LogFile> {
         let path = self.dir.join(format!("{:06}.log", self.made));
         self.made += 1;
-        path
-    }
-
-    /// A file whose blocks are all on disk, so that to write them again changes nothing but them.
-    fn make(&self, path: PathBuf) -> io::Result<LogFile> {
         match self.write_zeros(&path) {
             Ok(file) => Ok(LogFile { file, path, end: BLOCK_BYTES as u64, last: Position::default() }),
             Err(error) => {
@@ -272,10 +265,10 @@ impl LogFiles {
         let mut aligned = Aligned::default();
         let mut offset = 0;
         while offset < self.size_bytes {
-            let size = usize::try_from(self.size_bytes - offset).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
-            self.disk.write_at(&file, aligned.copy(&piece[..size]), offset)?;
+            let size_bytes = (self.size_bytes - offset).min(PIECE_BYTES as u64);
+            self.disk.write_at(&file, aligned.copy(&piece[..size_bytes as usize]), offset)?;
             piece[..BLOCK_BYTES].fill(0);
-            offset += size as u64;
+            offset += size_bytes;
         }
         file.sync_all()?;
         File::open(&self.dir)?.sync_all()?;
@@ -300,4 +293,92 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A disk that makes no files while it is full.
+    #[derive(Default)]
+    struct Fillable {
+        is_full: AtomicBool,
+    }
+
+    impl Disk for Fillable {
+        fn create(&self, path: &Path, is_synced_at_once: bool) -> io::Result<File> {
+            SystemDisk.create(path, is_synced_at_once)
+        }
+
+        fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+            if self.is_full.load(Ordering::SeqCst) && bytes.len() > BLOCK_BYTES {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            SystemDisk.write_at(file, bytes, offset)
+        }
+
+        fn sync(&self, file: &File) -> io::Result<()> {
+            SystemDisk.sync(file)
+        }
+    }
+
+    fn log(dir: &Path, size_bytes: u64, disk: Arc<dyn Disk>) -> Log {
+        let files = LogFiles { dir: dir.to_owned(), name: 5, size_bytes, is_synced_at_once: true, disk, made: 0 };
+        Log::create(files, Position(0)).unwrap()
+    }
+
+    /// Writes a frame of one block.
+    fn write(log: &mut Log, position: u64) -> io::Result<()> {
+        let mut frame = FrameBuilder::default();
+        frame.add(|out| out.put_u8(1));
+        log.append(&mut frame, Position(position))?;
+        log.sync()
+    }
+
+    const FILE_BYTES: u64 = 4 * BLOCK_BYTES as u64;
+
+    #[test]
+    fn a_file_that_is_made_in_pieces_is_a_header_and_zeros() {
+        let dir = tempfile::tempdir().unwrap();
+        let size_bytes = 2 * PIECE_BYTES as u64 + 3 * BLOCK_BYTES as u64;
+        log(dir.path(), size_bytes, Arc::new(SystemDisk));
+        let made = fs::read(dir.path().join("000000.log")).unwrap();
+        assert_eq!(made.len() as u64, size_bytes);
+        assert!(made.starts_with(FILE_MAGIC));
+        assert!(made[BLOCK_BYTES..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn the_next_file_is_made_while_the_one_before_it_fills() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log(dir.path(), FILE_BYTES, Arc::new(SystemDisk));
+        write(&mut log, 1).unwrap();
+        assert!(log.ahead.is_none(), "half of the file is free");
+        write(&mut log, 2).unwrap();
+        assert!(log.ahead.is_some());
+        (3..9).for_each(|position| write(&mut log, position).unwrap());
+        drop(log);
+        let expected = [0, 1, 2, 3].map(|number| dir.path().join(format!("{number:06}.log")));
+        assert_eq!(files(dir.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_made_ahead_is_made_when_it_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Fillable::default());
+        let mut log = log(dir.path(), FILE_BYTES, disk.clone());
+        disk.is_full.store(true, Ordering::SeqCst);
+        write(&mut log, 1).unwrap();
+        write(&mut log, 2).unwrap();
+        let making = log.ahead.take().unwrap().join().unwrap();
+        assert!(making.is_err());
+        assert_eq!(files(dir.path()).unwrap().len(), 1, "nothing is left of what was begun");
+        write(&mut log, 3).unwrap();
+        let refused = write(&mut log, 4).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        disk.is_full.store(false, Ordering::SeqCst);
+        write(&mut log, 4).unwrap();
+    }
 }
