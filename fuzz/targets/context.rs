@@ -22,10 +22,10 @@ fn run(input: &[u8]) {
 }
 
 fn read(bytes: &[u8], object: ObjectIdentity) {
-    let Ok(context) = CausalContext::decode(bytes, object) else { return };
+    let Ok(context) = CausalContext::decode(bytes, || object) else { return };
     let encoded = context.encode(object);
     assert!(encoded.len() <= bytes.len().max(CausalContext::new().encode(object).len()));
-    assert_eq!(CausalContext::decode(&encoded, object).as_ref(), Ok(&context));
+    assert_eq!(CausalContext::decode(&encoded, || object).as_ref(), Ok(&context));
     assert!(context.entries().is_sorted_by(|(a, _), (b, _)| a < b));
     assert!(context.covers_all(&context) && context.covers_all(&CausalContext::new()));
     for &(actor, time) in context.entries() {

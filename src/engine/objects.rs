@@ -238,11 +238,7 @@ impl Engine {
 
     /// Reads the context that a client sent. It never covers what is not issued yet.
     pub(super) fn context(&self, name: &ObjectName, bytes: &[u8]) -> Result<CausalContext, EngineError> {
-        // Most writers send none, and then it matters not whose it would be.
-        if bytes.is_empty() {
-            return Ok(CausalContext::new());
-        }
-        let mut context = CausalContext::decode(bytes, ObjectIdentity::of(name))?;
+        let mut context = CausalContext::decode(bytes, || ObjectIdentity::of(name))?;
         context.clamp_to_issued(self.inner.store.actor(), self.inner.clock.issued());
         Ok(context)
     }
