@@ -32,9 +32,6 @@ use crate::store::Store;
 pub use crate::store::embedded::Idleness;
 use crate::store::embedded::{self, EmbeddedOptions, EmbeddedStore, OpenError};
 
-/// Memory for rows that are not yet in a file of the engine's. Smaller tables cost speed and tail latency.
-const MEMTABLE_SIZE_BYTES: u64 = 64 * 1024 * 1024;
-
 /// Open files that are no connections: the engine keeps up to 900, and a few are ours.
 const FILES_BESIDE_CONNECTIONS: u64 = 1000;
 
@@ -246,7 +243,6 @@ fn open_store(config: &Config, idleness: Arc<Idleness>) -> Result<EmbeddedStore,
     getrandom::fill(&mut actor).map_err(ServerError::Random)?;
     let options = EmbeddedOptions {
         cache_size_bytes: config.cache_size_bytes,
-        memtable_size_bytes: MEMTABLE_SIZE_BYTES,
         durability: match config.durability {
             Durability::Fsync => embedded::Durability::Fsync,
             Durability::Relaxed { interval_ms } => {

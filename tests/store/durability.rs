@@ -241,7 +241,7 @@ fn an_unknown_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let format = dir.path().join("data/FORMAT");
-    for (written, reported) in [("ombak 3\n", "ombak 3\n"), ("", "")] {
+    for (written, reported) in [("ombak 99\n", "ombak 99\n"), ("", "")] {
         fs::write(&format, written).unwrap();
         assert!(matches!(open_error(options(dir.path())), OpenError::Format { found, .. } if found == reported));
     }

@@ -33,7 +33,7 @@ async fn holds_what_was_written(archive: &str) {
         check(&open_with(options)).await;
     }
     let format = std::fs::read_to_string(dir.path().join("data/FORMAT")).unwrap();
-    assert_eq!(format, "ombak 2\n");
+    assert_eq!(format, "ombak 3\n");
 }
 
 async fn check(store: &EmbeddedStore) {

@@ -1,27 +1,26 @@
-//! The applier: the thread that carries rows from memory to the engine's tables, and sweeps while there is nothing to carry.
+//! The threads that look after the tables. The *applier* carries rows from memory to them, and sweeps while there is nothing to
+//! carry; the *merger* merges tables, so that a look-up need not ask many, and deletes those that nobody looks at any more.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::churn::Churn;
 use super::commit::{Commits, Frozen, Task};
 use crate::store::StoreError;
 
+/// How long files of merged tables, which somebody may still look at, wait until it is seen whether they can go.
+const DELETE_INTERVAL: Duration = Duration::from_secs(1);
+
 pub(super) struct Applier<'a> {
     commits: &'a Commits,
-    churn: Churn,
-    /// The log may grow by this much before the tables are persisted so that its files can be written again.
-    log_kept_bytes: u64,
-    /// What the log had taken of what was last persisted, in bytes.
-    persisted_at_bytes: u64,
 }
 
 impl<'a> Applier<'a> {
-    pub(super) fn new(commits: &'a Commits, log_kept_bytes: u64) -> Self {
-        Self { commits, churn: Churn::new(), log_kept_bytes, persisted_at_bytes: 0 }
+    pub(super) fn new(commits: &'a Commits) -> Self {
+        Self { commits }
     }
 
-    /// Works until the store closes or fails. Whether the tables then hold everything durably.
-    pub(super) fn run(mut self) -> bool {
+    /// Works until the store closes or fails. Whether the tables then hold everything.
+    pub(super) fn run(self) -> bool {
         loop {
             let Task::Apply(frozen) = self.commits.next_task() else { return false };
             match self.apply(&frozen) {
@@ -35,23 +34,46 @@ impl<'a> Applier<'a> {
         }
     }
 
-    pub(super) fn apply(&mut self, frozen: &Frozen) -> Result<(), StoreError> {
-        let &Frozen { ref overlay, position, logged_bytes, is_last } = frozen;
+    pub(super) fn apply(&self, frozen: &Frozen) -> Result<(), StoreError> {
         let Commits { rows, durable, .. } = self.commits;
         // The log first: tables that hold more than it could not be brought back to what was acknowledged.
-        durable.wait(position).blocking_recv().unwrap_or(Err(StoreError::Closed))?;
-        rows.apply(overlay, position)?;
-        self.commits.made_room();
-        self.churn.note(overlay.last_versions().map(|(key, _)| key));
-        let is_churned = self.churn.is_due();
-        if is_last || is_churned || logged_bytes - self.persisted_at_bytes >= self.log_kept_bytes {
-            rows.persist()?;
-            self.persisted_at_bytes = logged_bytes;
-            self.commits.released.store(position.0, Ordering::Release);
-        }
-        if is_churned && rows.write_table_early() {
-            self.churn.forget();
-        }
+        durable.wait(frozen.position).blocking_recv().unwrap_or(Err(StoreError::Closed))?;
+        rows.apply(&frozen.overlay, frozen.position)?;
+        self.commits.released.store(frozen.position.0, Ordering::Release);
+        self.commits.tables_changed();
+        self.commits.merging.want();
         Ok(())
+    }
+}
+
+pub(super) struct Merger<'a> {
+    commits: &'a Commits,
+}
+
+impl<'a> Merger<'a> {
+    pub(super) fn new(commits: &'a Commits) -> Self {
+        Self { commits }
+    }
+
+    /// Works until the store closes or fails.
+    pub(super) fn run(self) {
+        let Commits { rows, merging, .. } = self.commits;
+        let mut has_more = false;
+        while merging.wait(has_more.then_some(DELETE_INTERVAL)) {
+            loop {
+                match rows.tables().merge_some() {
+                    Ok(true) => {
+                        rows.show_tables();
+                        self.commits.tables_changed();
+                    }
+                    Ok(false) => break,
+                    Err(error) => return self.commits.fail(&error),
+                }
+                if self.commits.failure().is_some() {
+                    return;
+                }
+            }
+            has_more = rows.delete_merged();
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A write is turned into rows and put into memory by whoever asks for it, one at a time; then everybody sees it. Its entry
 //! waits for the *committer*, a thread that appends what has gathered to the log and has the disk take it, all with one sync. A
-//! second thread, the *applier*, carries rows from memory to the engine's tables and sweeps dead ones.
+//! second thread, the *applier*, carries rows from memory to the tables and sweeps dead ones.
 
 use std::io;
 use std::mem;
@@ -25,6 +25,10 @@ use super::view::InMemory;
 use super::{Durability, Idleness, RowLimits};
 use crate::store::{DurableCounts, Position, StoreError};
 
+/// Where so many tables of new rows lie over each other, no more are made before some are merged: a look-up asks each of them.
+const NEW_RUNS_MAX: usize = 12;
+/// Deletes in memory that a scan may have to step over. Some thousands take a millisecond or two.
+const DEAD_ROWS_MAX: usize = 8 * 1024;
 /// Entries that wait for the log take no more than this, and one entry, where writers wait for room.
 const PENDING_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What most entries take beside their payloads, in bytes.
@@ -66,7 +70,53 @@ pub(super) struct Commits {
     frozen_at_bytes: AtomicU64,
     /// The position up to which the tables hold everything durably.
     pub(super) released: AtomicU64,
+    /// Whether rows must wait until tables are merged.
+    merges_are_behind: AtomicBool,
+    pub(super) merging: Merging,
     pub(super) durable: DurableMark,
+}
+
+/// Tells the merger when there may be something to merge.
+#[derive(Default)]
+pub(super) struct Merging {
+    state: Mutex<MergingState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct MergingState {
+    is_wanted: bool,
+    is_ended: bool,
+}
+
+impl Merging {
+    fn change(&self, change: impl FnOnce(&mut MergingState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    pub(super) fn want(&self) {
+        self.change(|state| state.is_wanted = true);
+    }
+
+    fn end(&self) {
+        self.change(|state| state.is_ended = true);
+    }
+
+    /// Waits until there may be something to merge, but not longer than this. False at the end.
+    pub(super) fn wait(&self, interval: Option<Duration>) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !state.is_wanted && !state.is_ended {
+            let Some(interval) = interval else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state = self.changed.wait_timeout(state, interval).unwrap_or_else(PoisonError::into_inner).0;
+            break;
+        }
+        state.is_wanted = false;
+        !state.is_ended
+    }
 }
 
 /// Rows that change, and the queue rows among them.
@@ -110,8 +160,6 @@ pub(super) struct Frozen {
     pub(super) overlay: Arc<Overlay>,
     /// The last write in it.
     pub(super) position: Position,
-    /// What the log had taken, in bytes.
-    pub(super) logged_bytes: u64,
     /// Whether there will be no more.
     pub(super) is_last: bool,
 }
@@ -158,6 +206,8 @@ impl Commits {
             logged_bytes: AtomicU64::new(0),
             frozen_at_bytes: AtomicU64::new(0),
             released: AtomicU64::new(position.0),
+            merges_are_behind: AtomicBool::new(false),
+            merging: Merging::default(),
             durable,
         })
     }
@@ -213,7 +263,7 @@ impl Commits {
         self.look_for_room(&queue, &in_memory);
         let count = queue.frame.count();
         let wake_committer = queue.wanted.take_if(|wanted| count >= *wanted).is_some();
-        let wake_applier = queue.applier_waits && (!queue.sweeper.is_idle() || self.is_full(&in_memory));
+        let wake_applier = queue.applier_waits && (!queue.sweeper.is_idle() || self.is_due(&in_memory));
         queue.applier_waits &= !wake_applier;
         drop(queue);
         if wake_committer {
@@ -309,9 +359,14 @@ impl Commits {
     fn is_full(&self, in_memory: &InMemory) -> bool {
         // A quarter: while that is applied there is room for as much again, and more.
         in_memory.active_bytes >= self.unapplied_size_bytes_max / 4
-            || in_memory.active_dead >= super::churn::REPLACED_MAX
+            || in_memory.active_dead >= DEAD_ROWS_MAX
             || self.logged_bytes.load(Ordering::Relaxed) - self.frozen_at_bytes.load(Ordering::Relaxed)
                 >= self.log_unapplied_bytes_max
+    }
+
+    /// Whether what is in memory should go to the tables now.
+    fn is_due(&self, in_memory: &InMemory) -> bool {
+        !self.merges_are_behind.load(Ordering::Relaxed) && self.is_full(in_memory)
     }
 
     /// What the applier is to do next. Sweeps where there is nothing else.
@@ -321,11 +376,11 @@ impl Commits {
             if queue.failure.is_some() {
                 return Task::End;
             }
-            if queue.drained || self.is_full(&self.rows.in_memory(&queue.active)) {
+            if queue.drained || self.is_due(&self.rows.in_memory(&queue.active)) {
                 let logged_bytes = self.logged_bytes.load(Ordering::Relaxed);
                 self.frozen_at_bytes.store(logged_bytes, Ordering::Relaxed);
                 let overlay = self.rows.freeze(&mut queue.active);
-                return Task::Apply(Frozen { overlay, position: queue.position, logged_bytes, is_last: queue.drained });
+                return Task::Apply(Frozen { overlay, position: queue.position, is_last: queue.drained });
             }
             if queue.sweeper.is_idle() || queue.closing {
                 queue.applier_waits = true;
@@ -354,12 +409,21 @@ impl Commits {
         }
     }
 
-    /// Says that the tables have taken something up.
-    pub(super) fn made_room(&self) {
+    /// Says that the tables have taken something up, or that some were merged.
+    pub(super) fn tables_changed(&self) {
+        let behind = self.rows.new_runs() >= NEW_RUNS_MAX;
         let queue = self.queue();
+        self.merges_are_behind.store(behind, Ordering::Relaxed);
         self.look_for_room(&queue, &self.rows.in_memory(&queue.active));
         drop(queue);
+        self.work.notify_one();
         self.room.notify_waiters();
+    }
+
+    /// Ends the merging of tables: what is under way is lost only to be done again.
+    pub(super) fn end_merging(&self) {
+        self.rows.tables().stop_merging();
+        self.merging.end();
     }
 
     /// Has the tables take up everything at once.

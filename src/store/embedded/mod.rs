@@ -1,13 +1,12 @@
-//! The embedded store: a commit log in front of the engine fjall, and memory over it.
+//! The embedded store: a commit log, rows in memory, and tables on disk.
 //!
 //! A write becomes rows in memory, where it is visible, and an entry of the log, which makes it durable. Reads see the rows in
-//! memory over those of the engine's tables, which take them up later. So a write costs one append that it shares with
-//! others, and the engine, which is never waited for, writes a row that changed a thousand times once.
+//! memory over those of the tables, which take them up later. So a write costs one append that it shares with others, and a
+//! row that changed a thousand times goes to a table once.
 
 mod apply;
 mod batch;
 mod change;
-mod churn;
 mod commit;
 mod content_record;
 mod counts;
@@ -24,6 +23,8 @@ mod record;
 mod rows;
 mod scan;
 mod sweep;
+mod tables;
+mod take_over;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -36,10 +37,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::{Database, KeyspaceCreateOptions};
 use thiserror::Error;
 
-use self::apply::Applier;
+use self::apply::{Applier, Merger};
 use self::batch::Batch;
 use self::commit::{Commits, Committer};
 pub use self::counts::RowCounts;
@@ -48,6 +48,8 @@ pub use self::idle::Idleness;
 pub use self::log::{Disk, LogError, SystemDisk};
 use self::log::{Log, LogFiles, Recovered};
 use self::rows::Rows;
+pub use self::tables::TableCounts;
+use self::tables::Tables;
 use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
 use super::{Content, Durable, DurableCounts, Horizon, ObjectState, Position, Resolve, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
@@ -57,14 +59,17 @@ use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
 use crate::domain::map::{Digest, Entry, MapKey, Partition};
 
-/// The layout of a data directory that this release writes. Others are refused, but for the one before.
-const FORMAT: &str = "ombak 2\n";
+/// The layout of a data directory that this release writes. Others are refused, but for those before.
+const FORMAT: &str = "ombak 3\n";
 
-/// The layout before there was a commit log. Such a directory is one whose log is empty.
-const FORMAT_WITHOUT_LOG: &str = "ombak 1\n";
+/// The layouts whose tables are those of the engine fjall. The first had no commit log: to us it is one that is empty.
+const FORMATS_TAKEN_OVER: [&str; 2] = ["ombak 1\n", "ombak 2\n"];
 
 /// The log may grow by this many files before the tables take up what it holds, and let its files be written again.
 const LOG_KEPT_FILES: u64 = 16;
+
+/// Where the tables are in a data directory.
+const TABLES_DIR: &str = "rows";
 
 /// What a new data directory may hold before it has a format: the lock, a format whose writing was cut short, and what
 /// file systems put at their root.
@@ -77,9 +82,6 @@ pub struct EmbeddedOptions {
     pub dir: PathBuf,
     /// Memory for blocks read from disk, in bytes.
     pub cache_size_bytes: u64,
-    /// Memory for one table of rows not yet on disk, in bytes. Small ones cost speed and tail latency. The engine takes
-    /// it when the directory is made, and keeps it.
-    pub memtable_size_bytes: u64,
     /// The identity to write as, if the directory has none yet.
     pub new_actor: ActorId,
     /// When objects are laid out how, and how much work a large remove may be at a time.
@@ -114,7 +116,6 @@ impl EmbeddedOptions {
         Self {
             dir,
             cache_size_bytes: 32 * 1024 * 1024,
-            memtable_size_bytes: 64 * 1024 * 1024,
             new_actor,
             rows: RowLimits::default(),
             durability: Durability::default(),
@@ -218,8 +219,9 @@ pub struct EmbeddedStore {
 /// The threads that work behind the store.
 struct Threads {
     committer: JoinHandle<Log>,
-    /// Whether the tables hold everything durably in the end.
+    /// Whether the tables hold everything in the end.
     applier: JoinHandle<bool>,
+    merger: JoinHandle<()>,
 }
 
 impl EmbeddedStore {
@@ -230,20 +232,11 @@ impl EmbeddedStore {
     pub fn open(options: EmbeddedOptions) -> Result<Self, OpenError> {
         let dir = options.dir.clone();
         let lock = claim(&dir)?;
-        let engine_error = |error: fjall::Error| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
-        let mut engine = Database::builder(dir.join("engine")).cache_size(options.cache_size_bytes);
-        // Of several threads the engine's first only flushes, and while the others compact it passes what it does not do back
-        // to them without rest: where there are two processors it takes one from those who serve.
-        if thread::available_parallelism().is_ok_and(|processors| processors.get() <= 2) {
-            engine = engine.worker_threads(1);
-        }
-        let database = engine.open().map_err(engine_error)?;
-        let create = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_size_bytes);
-        let keyspace = database.keyspace("rows", create).map_err(engine_error)?;
-
         let damaged = |error| OpenError::Damaged { dir: dir.clone(), error };
         let log_error = |error| OpenError::Log { dir: dir.clone(), error };
-        let rows = Rows::new(database, keyspace, lock);
+        let tables_error = |error: StoreError| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
+        let tables = Tables::open(&dir.join(TABLES_DIR), options.cache_size_bytes).map_err(tables_error)?;
+        let rows = Rows::new(tables, lock);
         let actor = rows.establish_actor(options.new_actor).map_err(damaged)?;
         let log_dir = dir.join("log");
         let held = rows.position_held().map_err(damaged)?;
@@ -271,17 +264,28 @@ impl EmbeddedStore {
             committer.spawn(move || Committer::new(&shared, log, durability, idleness).run()).map_err(thread_error)?;
         let applier = thread::Builder::new().name("applier".into());
         let shared = commits.clone();
-        let applier = applier.spawn(move || Applier::new(&shared, log_kept_bytes).run()).map_err(thread_error)?;
-        Ok(Self { actor, clock_bound, commits, threads: Mutex::new(Some(Threads { committer, applier })) })
+        let applier = applier.spawn(move || Applier::new(&shared).run()).map_err(thread_error)?;
+        let merger = thread::Builder::new().name("merger".into());
+        let shared = commits.clone();
+        let merger = merger.spawn(move || Merger::new(&shared).run()).map_err(thread_error)?;
+        // Whatever the last process had left to merge.
+        commits.tables_changed();
+        commits.merging.want();
+        Ok(Self { actor, clock_bound, commits, threads: Mutex::new(Some(Threads { committer, applier, merger })) })
     }
 
     fn rows(&self) -> &Rows {
         &self.commits.rows
     }
 
-    /// What the store has asked of its engine since it was opened.
+    /// What the store has asked of its rows since it was opened.
     pub fn counts(&self) -> RowCounts {
         self.rows().counts()
+    }
+
+    /// What the store's tables are and have done since it was opened.
+    pub fn table_counts(&self) -> TableCounts {
+        self.rows().table_counts()
     }
 
     /// The number of rows in the directory, found by a scan of them all: for inspection, not for requests.
@@ -317,7 +321,6 @@ fn replay(
             rows.apply(&frozen, last)?;
         }
         if ended {
-            rows.persist()?;
             return Ok(last);
         }
     }
@@ -358,8 +361,16 @@ fn claim(dir: &Path) -> Result<File, OpenError> {
         Err(TryLockError::Error(error)) => return Err(io(error)),
     }
     match fs::read(dir.join("FORMAT")) {
-        Ok(found) if found == FORMAT.as_bytes() => Ok(lock),
-        Ok(found) if found == FORMAT_WITHOUT_LOG.as_bytes() => write_format(dir).map(|()| lock).map_err(io),
+        Ok(found) if found == FORMAT.as_bytes() => {
+            take_over::remove_engine(dir).map_err(io)?;
+            Ok(lock)
+        }
+        Ok(found) if FORMATS_TAKEN_OVER.iter().any(|format| found == format.as_bytes()) => {
+            take_over::take_over(dir)?;
+            write_format(dir).map_err(io)?;
+            take_over::remove_engine(dir).map_err(io)?;
+            Ok(lock)
+        }
         Ok(found) => {
             let found = String::from_utf8_lossy(&found[..found.len().min(64)]).into_owned();
             Err(OpenError::Format { dir: dir.to_owned(), found })
@@ -520,14 +531,17 @@ impl Store for EmbeddedStore {
         self.commits.close();
         let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let (log, held) = (threads.committer.join(), threads.applier.join());
-        match (log, held) {
-            (Ok(log), Ok(true)) => {
+        self.commits.end_merging();
+        match (log, held, threads.merger.join()) {
+            (Ok(log), Ok(true), Ok(())) => {
                 // Left behind it would do no harm.
                 if let Err(error) = log.remove() {
                     tracing::warn!(%error, "the commit log could not be removed");
                 }
             }
-            (Ok(_), Ok(false)) => tracing::error!("the store closes after a failure: the next start replays its log"),
+            (Ok(_), Ok(false), Ok(())) => {
+                tracing::error!("the store closes after a failure: the next start replays its log")
+            }
             _ => tracing::error!("a thread of the store panicked"),
         }
     }
@@ -607,8 +621,4 @@ fn blocking<'a, T: Send + 'static>(
         horizon.raise(seen);
         result
     })
-}
-
-fn engine_error(error: fjall::Error) -> StoreError {
-    StoreError::Engine { reason: error.to_string() }
 }

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::iter;
 use std::mem;
 use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
-use fjall::{Database, Keyspace, PersistMode};
 
 use super::batch::ChangedRows;
 use super::counts::{Counters, RowCounts};
-use super::engine_error;
 use super::layout::{self, RowId, RowKey};
 use super::overlay::{Moment, Overlay};
 use super::record::{self, Header, SiblingEntry};
 use super::scan::LiveScan;
-use super::view::{InMemory, Layers, Range, RowsView, StoredRows, Tables, View};
+use super::tables::{TableCounts, TableSet, Tables};
+use super::view::{InMemory, Layers, Range, RowsView, StoredRows, View};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, LiveCells, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::dot::{ActorId, Dot, Time};
@@ -27,22 +27,34 @@ use crate::domain::key::{BucketName, ObjectName};
 use crate::domain::object;
 use crate::store::{Content, Horizon, Layout, ObjectState, Position, StoreError};
 
-/// The rows of a directory: the engine's one key space, and what is written over it in memory. All that is read and written
-/// passes here, and is counted.
+/// The rows of a directory: its tables, and what is written over them in memory. All that is read and written passes here, and
+/// is counted.
 #[derive(Clone)]
 pub(super) struct Rows(Arc<Inner>);
 
 struct Inner {
-    database: Database,
-    tables: Arc<Tables>,
+    tables: Tables,
+    counters: Arc<Counters>,
     // What every request writes to lies apart from what it reads.
     layers: CachePadded<RwLock<Generations>>,
     /// The last moment whose rows are all in the layers.
     visible: CachePadded<AtomicU64>,
     /// What the frozen overlay takes in memory, in bytes.
     frozen_bytes: AtomicUsize,
+    /// What the tables have replaced and somebody may still look at.
+    left: Mutex<Left>,
     // With the rows, so that a scan which outlives the store keeps the directory too.
     _lock: File,
+}
+
+/// What readers that began earlier may still hold.
+#[derive(Default)]
+struct Left {
+    /// Whoever lets go of a table last deletes its file, which takes a while: so that it is no reader, each set of tables is
+    /// held here until nobody else holds it.
+    tables: Vec<Arc<TableSet>>,
+    /// Overlays that the tables have taken up.
+    overlays: Vec<Weak<Overlay>>,
 }
 
 /// The layers, and what of earlier ones is looked at. Every reader holds those that it found, so they tell how far back
@@ -56,19 +68,24 @@ struct Generations {
 const WRITES_PER_GENERATION: u64 = 64;
 
 impl Rows {
-    pub(super) fn new(database: Database, keyspace: Keyspace, lock: File) -> Self {
-        let tables = Arc::new(Tables { keyspace, counters: Counters::default() });
-        let stored = Arc::new(database.snapshot());
-        let layers =
-            Layers { since: Moment::default(), tables: tables.clone(), active: Arc::default(), frozen: None, stored };
+    pub(super) fn new(tables: Tables, lock: File) -> Self {
+        let counters = Arc::<Counters>::default();
+        let stored = Arc::new(tables.current());
+        let (counted, active) = (counters.clone(), Arc::default());
+        let layers = Layers { since: Moment::default(), counters: counted, active, frozen: None, stored };
         Self(Arc::new(Inner {
-            database,
             tables,
+            counters,
             layers: CachePadded::new(RwLock::new(Generations { current: Arc::new(layers), earlier: Vec::new() })),
             visible: CachePadded::default(),
             frozen_bytes: AtomicUsize::new(0),
+            left: Mutex::default(),
             _lock: lock,
         }))
+    }
+
+    pub(super) fn tables(&self) -> &Tables {
+        &self.0.tables
     }
 
     fn layers(&self) -> Arc<Layers> {
@@ -79,10 +96,10 @@ impl Rows {
     /// looks at or ever will.
     fn begin_generation(&self, change: impl FnOnce(&mut Layers)) -> Moment {
         let mut generations = self.0.layers.write().unwrap_or_else(PoisonError::into_inner);
-        let Layers { tables, active, frozen, stored, .. } = &*generations.current;
+        let Layers { counters, active, frozen, stored, .. } = &*generations.current;
         let mut next = Layers {
             since: Moment(self.0.visible.load(Ordering::Acquire)),
-            tables: tables.clone(),
+            counters: counters.clone(),
             active: active.clone(),
             frozen: frozen.clone(),
             stored: stored.clone(),
@@ -108,7 +125,16 @@ impl Rows {
     }
 
     pub(super) fn counts(&self) -> RowCounts {
-        self.0.tables.counters.get()
+        self.0.counters.get()
+    }
+
+    pub(super) fn table_counts(&self) -> TableCounts {
+        self.0.tables.counts(&self.layers().stored)
+    }
+
+    /// Tables of new rows that lie over each other.
+    pub(super) fn new_runs(&self) -> usize {
+        self.layers().stored.new_runs()
     }
 
     /// The overlay that is written to. The one writer keeps it, so that it need not look for it.
@@ -122,8 +148,8 @@ impl Rows {
         let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
         for (key, value) in changed {
             match &value {
-                Some(value) => self.0.tables.counters.note_put(key.len() + value.len()),
-                None => self.0.tables.counters.note_deleted(),
+                Some(value) => self.0.counters.note_put(key.len() + value.len()),
+                None => self.0.counters.note_deleted(),
             }
             active.write(key, value, moment, position);
         }
@@ -143,6 +169,13 @@ impl Rows {
         }
     }
 
+    /// What overlays take that the tables have taken up, and that readers still hold, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        let mut left = self.left();
+        left.overlays.retain(|overlay| overlay.strong_count() > 0);
+        left.overlays.iter().filter_map(Weak::upgrade).map(|overlay| overlay.size_bytes()).sum()
+    }
+
     /// Begins a new overlay for what is written from now on. For the one writer, while nothing is frozen.
     pub(super) fn freeze(&self, active: &mut Arc<Overlay>) -> Arc<Overlay> {
         let frozen = mem::take(active);
@@ -154,51 +187,59 @@ impl Rows {
         frozen
     }
 
-    /// Writes what is frozen to the tables, with the position up to which they then hold everything, and lets it go. A crash
-    /// may take it from them again, whole, until they are persisted.
-    pub(super) fn apply(&self, frozen: &Overlay, position: Position) -> Result<(), StoreError> {
-        let inner = &self.0;
-        let mut batch = inner.database.batch().durability(None);
-        for (key, value) in frozen.last_versions() {
-            match value {
-                Some(value) => batch.insert(&inner.tables.keyspace, key, value),
-                None => batch.remove(&inner.tables.keyspace, key),
-            }
-        }
+    /// Writes what is frozen to the tables, with the position up to which they then hold everything durably, and lets it go.
+    pub(super) fn apply(&self, frozen: &Arc<Overlay>, position: Position) -> Result<(), StoreError> {
         let held = layout::own_position();
         let value = record::encode_time(&held, Time(position.0));
-        batch.insert(&inner.tables.keyspace, held.row, value);
-        batch.commit().map_err(engine_error)?;
-        self.show_tables();
+        let stored = self.layers().stored.clone();
+        let mut failure = None;
+        let rows = frozen.last_versions().filter(|(key, value)| {
+            // A row that the tables do not have needs no mark there to say that it is deleted.
+            value.is_some()
+                || stored.get(key).map(|found| found.is_some()).unwrap_or_else(|error| {
+                    failure.get_or_insert(error);
+                    true
+                })
+        });
+        self.0.tables.flush(with_row(rows, held.row, value))?;
+        if let Some(error) = failure {
+            tracing::warn!(%error, "a row that was deleted could not be looked up in the tables");
+        }
+        self.publish(|layers| layers.frozen = None);
+        self.0.frozen_bytes.store(0, Ordering::Relaxed);
+        self.left().overlays.push(Arc::downgrade(frozen));
         Ok(())
     }
 
-    /// Shows what the tables hold now, in place of what was frozen.
-    fn show_tables(&self) {
-        let stored = Arc::new(self.0.database.snapshot());
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.0.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the tables as they are now.
+    pub(super) fn show_tables(&self) {
+        self.publish(|_| {});
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Layers)) {
+        // Held from the look at the tables on, so that nobody shows them as they were before.
+        let mut left = self.left();
+        let stored = Arc::new(self.0.tables.current());
         self.begin_generation(|layers| {
-            layers.frozen = None;
-            layers.stored = stored;
+            left.tables.push(mem::replace(&mut layers.stored, stored));
+            change(layers);
         });
-        self.0.frozen_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Makes durable what the tables hold.
-    pub(super) fn persist(&self) -> Result<(), StoreError> {
-        self.0.database.persist(PersistMode::SyncAll).map_err(engine_error)
-    }
-
-    /// Has the engine write its table of new rows to disk in the background before it is full, and begin a new one. Not
-    /// while another waits to be written: several would hold up all writes.
-    pub(super) fn write_table_early(&self) -> bool {
-        if self.0.tables.keyspace.sealed_memtable_count() > 0 {
-            return false;
-        }
-        // After an error nothing is lost: the table is written when it is full.
-        if let Err(error) = self.0.tables.keyspace.rotate_memtable() {
-            tracing::warn!(%error, "the engine did not write its new rows early");
-        }
-        true
+    /// Deletes the files of tables that were merged into others and that nobody looks at any more. Whether there are more of them.
+    pub(super) fn delete_merged(&self) -> bool {
+        // Lets go of generations that nobody looks at.
+        self.begin_generation(|_| {});
+        let mut left = self.left();
+        let gone: Vec<_> = left.tables.extract_if(.., |tables| Arc::strong_count(tables) == 1).collect();
+        let more = !left.tables.is_empty();
+        drop(left);
+        drop(gone);
+        more
     }
 
     /// The position up to which the tables hold everything; before the first in a new directory.
@@ -213,8 +254,7 @@ impl Rows {
             return Ok(ActorId(actor.0));
         }
         let value = record::encode_time(&key, Time(new_actor.0));
-        self.0.tables.keyspace.insert(key.row, value).map_err(engine_error)?;
-        self.persist()?;
+        self.0.tables.flush([(key.row, Some(value))].into_iter())?;
         self.show_tables();
         Ok(new_actor)
     }
@@ -377,6 +417,23 @@ impl Rows {
     ) -> Result<Vec<Bytes>, StoreError> {
         self.seen_by(horizon, |view| buckets(view, bucket_type, after, limit))
     }
+}
+
+/// Rows in order, and one more where it belongs.
+fn with_row(
+    rows: impl Iterator<Item = (Bytes, Option<Bytes>)>,
+    key: Bytes,
+    value: Bytes,
+) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
+    let mut rows = rows.peekable();
+    let mut row = Some((key, Some(value)));
+    iter::from_fn(move || {
+        let is_due = match (&row, rows.peek()) {
+            (Some((key, _)), Some((next, _))) => key < next,
+            (_, next) => next.is_none(),
+        };
+        if is_due { row.take() } else { rows.next() }
+    })
 }
 
 /// Finds each bucket's first listed key and then jumps behind the bucket, so that the cost follows the number of buckets.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use fjall::KeyspaceCreateOptions;
 use tempfile::TempDir;
 
 use super::apply::Applier;
 use super::commit::{Commits, Task};
 use super::entry::LogEntry;
 use super::rows::Rows;
+use super::tables::Tables;
 use super::view::View;
 use super::{RowLimits, layout};
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload, Selection};
@@ -36,10 +36,9 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let database = fjall::Database::builder(dir.path().join("engine")).open().unwrap();
-        let keyspace = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
+        let tables = Tables::open(&dir.path().join("rows"), 1024 * 1024).unwrap();
         let lock = std::fs::File::create(dir.path().join("LOCK")).unwrap();
-        let rows = Rows::new(database, keyspace, lock);
+        let rows = Rows::new(tables, lock);
         let commits = Commits::new(rows.clone(), LIMITS, usize::MAX, u64::MAX, Position(0)).unwrap();
         Self { rows, commits, time: 0, position: Position(0), _dir: dir }
     }
@@ -316,7 +315,7 @@ fn who_waits_for_room_is_told_when_none_will_be_made() {
 fn log_files_come_free_whenever_the_log_has_grown() {
     let bench = Bench::new();
     let commits = Commits::new(bench.rows.clone(), LIMITS, usize::MAX, 100, Position(0)).unwrap();
-    let mut applier = Applier::new(&commits, 100);
+    let applier = Applier::new(&commits);
     for round in 1..5 {
         let position = commits.write(&LogEntry::ClockBound(Time(round))).unwrap();
         commits.durable.reach(position);

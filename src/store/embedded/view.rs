@@ -1,4 +1,4 @@
-//! Rows as one moment shows them: those in memory over those of the engine's tables.
+//! Rows as one moment shows them: those in memory over those of the tables.
 //!
 //! What is written goes into the *active* overlay. From time to time that one is *frozen*, another takes its place, and the
 //! frozen one is written to the tables; until it is dropped, readers go by the tables as they were before. So the three
@@ -9,12 +9,11 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fjall::{Keyspace, Readable, Snapshot};
 
 use super::counts::Counters;
-use super::engine_error;
 use super::layout;
 use super::overlay::{Moment, Overlay, Version};
+use super::tables::{TableRows, TableSet};
 use crate::store::{Position, StoreError};
 
 /// Rows as one moment shows them.
@@ -57,21 +56,16 @@ impl Range {
     }
 }
 
-/// The engine's one key space, and what is counted of its use.
-pub(super) struct Tables {
-    pub(super) keyspace: Keyspace,
-    pub(super) counters: Counters,
-}
-
 /// Where rows are, for all who look from a moment on.
 pub(super) struct Layers {
     /// That moment.
     pub(super) since: Moment,
-    pub(super) tables: Arc<Tables>,
+    pub(super) counters: Arc<Counters>,
     pub(super) active: Arc<Overlay>,
     pub(super) frozen: Option<Arc<Overlay>>,
-    /// The tables without what is in the overlays.
-    pub(super) stored: Arc<Snapshot>,
+    /// The tables. They may hold what is in the frozen overlay: nobody who looks through these layers looks at a moment before
+    /// it was frozen.
+    pub(super) stored: Arc<TableSet>,
 }
 
 /// What is in memory alone.
@@ -114,8 +108,7 @@ impl RowsView {
 
     /// The rows of a range, for as long as they are wanted.
     pub(super) fn iter(&self, range: Range) -> StoredRows {
-        let Layers { tables, stored, .. } = &*self.layers;
-        let stored = stored.range(&tables.keyspace, (range.start.clone(), range.end.clone()));
+        let stored = self.layers.stored.range(&range);
         let mut rows = StoredRows {
             layers: self.layers.clone(),
             moment: self.moment,
@@ -134,15 +127,14 @@ impl RowsView {
 
 impl View for RowsView {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.layers.tables.counters.note_read();
+        self.layers.counters.note_read();
         let written = self.layers.active.get(key, self.moment);
         let frozen = || self.layers.frozen.as_ref().and_then(|frozen| frozen.get(key, self.moment));
         if let Some(version) = written.or_else(frozen) {
             self.see(version.position);
             return Ok(version.value);
         }
-        let value = self.layers.stored.get(&self.layers.tables.keyspace, key).map_err(engine_error)?;
-        Ok(value.map(Bytes::from))
+        self.layers.stored.get(key)
     }
 
     fn scan(&self, range: Range, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
@@ -171,7 +163,7 @@ pub(super) struct StoredRows {
     /// The next row of each layer.
     active: Option<(Bytes, Version)>,
     frozen: Option<(Bytes, Version)>,
-    stored: fjall::Iter,
+    stored: TableRows,
     next_stored: Option<(Bytes, Bytes)>,
     seen: Position,
 }
@@ -189,11 +181,8 @@ impl StoredRows {
 
     pub(super) fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, StoreError> {
         loop {
-            if self.next_stored.is_none()
-                && let Some(row) = self.stored.next()
-            {
-                let (key, value) = row.into_inner().map_err(engine_error)?;
-                self.next_stored = Some((Bytes::from(key), Bytes::from(value)));
+            if self.next_stored.is_none() {
+                self.next_stored = self.stored.next()?;
             }
             let keys = [
                 self.active.as_ref().map(|(key, _)| key),
@@ -221,7 +210,7 @@ impl StoredRows {
                 None => was_stored,
             };
             if let Some(value) = value {
-                self.layers.tables.counters.note_scanned();
+                self.layers.counters.note_scanned();
                 return Ok(Some((first, value)));
             }
         }
