@@ -177,12 +177,12 @@ config_keys! {
         "How long requests in flight may take to finish when the server is told to stop.";
     durability: Durability = Durability::Fsync,
         "When a write is answered: \"fsync\", when the disk has it; \"relaxed:MS\", at once, and the disk has it MS milliseconds later, so that a power failure may take what came in between.";
-    unapplied_size_bytes_max: usize = 64 * 1024 * 1024,
-        "Memory for what is durable in the commit log and not yet in the store's tables; writers wait where it is used up.";
-    cache_size_bytes: u64 = 32 * 1024 * 1024,
-        "Memory that the store may use to cache what it read.";
+    store_memory_bytes_max: u64 = 0,
+        "Memory that the store may take in all: rows that its tables do not have yet, for which writers wait where there is no room, cached blocks, filters and indexes. 0 means a quarter of the machine's memory, or of what its control group allows.";
+    cache_size_bytes: u64 = 0,
+        "The part of store_memory_bytes_max for blocks that were read; 0 means what the rest leaves.";
     log: String = "info,fjall=warn,lsm_tree=warn".to_owned(),
-        "What is logged: a level, or directives such as \"info,ombak::session=debug\". The default leaves out what the storage engine does all day.";
+        "What is logged: a level, or directives such as \"info,ombak::session=debug\". The default leaves out what the tables do all day.";
     log_format: LogFormat = LogFormat::Text,
         "How a log line looks: \"text\" or \"json\".";
     worker_threads: usize = 0,
@@ -454,8 +454,12 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     in_range("frame_timeout_ms", config.frame_timeout_ms.into(), 1, u32::MAX.into())?;
     in_range("write_timeout_ms", config.write_timeout_ms.into(), 1, u32::MAX.into())?;
     in_range("requests_in_flight_max", config.requests_in_flight_max as u64, 1, 1_000_000)?;
-    in_range("unapplied_size_bytes_max", config.unapplied_size_bytes_max as u64, 1024 * 1024, i64::MAX as u64)?;
-    in_range("cache_size_bytes", config.cache_size_bytes, 1024 * 1024, i64::MAX as u64)?;
+    if config.store_memory_bytes_max > 0 {
+        in_range("store_memory_bytes_max", config.store_memory_bytes_max, 32 * 1024 * 1024, i64::MAX as u64)?;
+    }
+    if config.cache_size_bytes > 0 {
+        in_range("cache_size_bytes", config.cache_size_bytes, 1024 * 1024, i64::MAX as u64)?;
+    }
     in_range("drain_timeout_ms", config.drain_timeout_ms, 0, u32::MAX.into())?;
     in_range("worker_threads", config.worker_threads as u64, 0, 1024)?;
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log) {
@@ -949,6 +953,7 @@ mod tests {
             ("map_depth_max", "0"),
             ("map_depth_max", "49"),
             ("request_timeout_ms_default", "0"),
+            ("store_memory_bytes_max", "1000"),
             ("cache_size_bytes", "1"),
             ("worker_threads", "5000"),
             ("log", "'ombak=loud'"),

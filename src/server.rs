@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sysinfo::{ProcessesToUpdate, System};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ use crate::service::{IndexQueries, Listings, Service, ServiceOptions};
 use crate::session::{Limits, Listener, ListenerOptions, SessionOptions};
 use crate::store::Store;
 pub use crate::store::embedded::Idleness;
-use crate::store::embedded::{self, EmbeddedOptions, EmbeddedStore, OpenError};
+use crate::store::embedded::{self, EmbeddedOptions, EmbeddedStore, MemoryShares, OpenError};
 
 /// Open files that are no connections: the engine keeps up to 900, and a few are ours.
 const FILES_BESIDE_CONNECTIONS: u64 = 1000;
@@ -238,18 +239,38 @@ fn raise_file_limit(connections_max: usize) {
     }
 }
 
+/// What memory there is for this process, in bytes: that of the machine, or what its control group leaves of it.
+fn system_memory_bytes() -> u64 {
+    // A system that tells nothing is taken for a small one.
+    let Ok(mut system) = System::new() else { return 0 };
+    system.refresh_memory();
+    let mut limits = vec![system.total_memory()];
+    limits.extend(system.cgroup_limits().map(|limits| limits.total_memory));
+    if let Ok(own) = sysinfo::get_current_pid() {
+        system.refresh_processes(ProcessesToUpdate::Some(&[own]), false);
+        limits.extend(system.process(own).and_then(|own| own.cgroup_limits()).map(|limits| limits.total_memory));
+    }
+    // Where nothing is told of it, it is told as zero.
+    limits.into_iter().filter(|&limit| limit > 0).min().unwrap_or_default()
+}
+
 fn open_store(config: &Config, idleness: Arc<Idleness>) -> Result<EmbeddedStore, ServerError> {
     let mut actor = [0; 8];
     getrandom::fill(&mut actor).map_err(ServerError::Random)?;
+    let memory_bytes_max = match config.store_memory_bytes_max {
+        0 => (system_memory_bytes() / 4).max(MemoryShares::MEMORY_BYTES_MIN),
+        memory_bytes_max => memory_bytes_max,
+    };
+    let shares = MemoryShares::of(memory_bytes_max, (config.cache_size_bytes > 0).then_some(config.cache_size_bytes));
     let options = EmbeddedOptions {
-        cache_size_bytes: config.cache_size_bytes,
+        cache_size_bytes: shares.cache_bytes,
         durability: match config.durability {
             Durability::Fsync => embedded::Durability::Fsync,
             Durability::Relaxed { interval_ms } => {
                 embedded::Durability::Relaxed(Duration::from_millis(interval_ms.into()))
             }
         },
-        unapplied_size_bytes_max: config.unapplied_size_bytes_max,
+        unapplied_size_bytes_max: usize::try_from(shares.unapplied_bytes).unwrap_or(usize::MAX),
         idleness: Some(idleness),
         ..EmbeddedOptions::new(config.data_dir.clone(), ActorId(u64::from_be_bytes(actor)))
     };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::commit::{Commits, Frozen, Task};
 use crate::store::StoreError;
 
-/// How long files of merged tables, which somebody may still look at, wait until it is seen whether they can go.
-const DELETE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long what readers still hold waits until it is seen whether it can go.
+const LET_GO_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Applier<'a> {
     commits: &'a Commits,
@@ -59,7 +59,7 @@ impl<'a> Merger<'a> {
     pub(super) fn run(self) {
         let Commits { rows, merging, .. } = self.commits;
         let mut has_more = false;
-        while merging.wait(has_more.then_some(DELETE_INTERVAL)) {
+        while merging.wait(has_more.then_some(LET_GO_INTERVAL)) {
             loop {
                 match rows.tables().merge_some() {
                     Ok(true) => {
@@ -73,7 +73,8 @@ impl<'a> Merger<'a> {
                     return;
                 }
             }
-            has_more = rows.delete_merged();
+            has_more = rows.let_go();
+            self.commits.tables_changed();
         }
     }
 }

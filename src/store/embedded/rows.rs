@@ -41,8 +41,12 @@ struct Inner {
     visible: CachePadded<AtomicU64>,
     /// What the frozen overlay takes in memory, in bytes.
     frozen_bytes: AtomicUsize,
+    /// Held from the look at the tables until they are shown, which may take as long as the disk does.
+    publishing: Mutex<()>,
     /// What the tables have replaced and somebody may still look at.
     left: Mutex<Left>,
+    /// What the overlays among it take in memory, in bytes.
+    held_bytes: AtomicUsize,
     // With the rows, so that a scan which outlives the store keeps the directory too.
     _lock: File,
 }
@@ -79,7 +83,9 @@ impl Rows {
             layers: CachePadded::new(RwLock::new(Generations { current: Arc::new(layers), earlier: Vec::new() })),
             visible: CachePadded::default(),
             frozen_bytes: AtomicUsize::new(0),
+            publishing: Mutex::default(),
             left: Mutex::default(),
+            held_bytes: AtomicUsize::new(0),
             _lock: lock,
         }))
     }
@@ -166,14 +172,8 @@ impl Rows {
             active_bytes: active.size_bytes(),
             active_dead: active.dead(),
             frozen_bytes: self.0.frozen_bytes.load(Ordering::Relaxed),
+            held_bytes: self.0.held_bytes.load(Ordering::Relaxed),
         }
-    }
-
-    /// What overlays take that the tables have taken up, and that readers still hold, in bytes.
-    pub(super) fn held_bytes(&self) -> usize {
-        let mut left = self.left();
-        left.overlays.retain(|overlay| overlay.strong_count() > 0);
-        left.overlays.iter().filter_map(Weak::upgrade).map(|overlay| overlay.size_bytes()).sum()
     }
 
     /// Begins a new overlay for what is written from now on. For the one writer, while nothing is frozen.
@@ -205,9 +205,9 @@ impl Rows {
         if let Some(error) = failure {
             tracing::warn!(%error, "a row that was deleted could not be looked up in the tables");
         }
+        self.left().overlays.push(Arc::downgrade(frozen));
         self.publish(|layers| layers.frozen = None);
         self.0.frozen_bytes.store(0, Ordering::Relaxed);
-        self.left().overlays.push(Arc::downgrade(frozen));
         Ok(())
     }
 
@@ -221,22 +221,27 @@ impl Rows {
     }
 
     fn publish(&self, change: impl FnOnce(&mut Layers)) {
-        // Held from the look at the tables on, so that nobody shows them as they were before.
-        let mut left = self.left();
+        let _publishing = self.0.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let stored = Arc::new(self.0.tables.current());
+        let mut before = None;
         self.begin_generation(|layers| {
-            left.tables.push(mem::replace(&mut layers.stored, stored));
+            before = Some(mem::replace(&mut layers.stored, stored));
             change(layers);
         });
+        self.left().tables.extend(before);
     }
 
-    /// Deletes the files of tables that were merged into others and that nobody looks at any more. Whether there are more of them.
-    pub(super) fn delete_merged(&self) -> bool {
-        // Lets go of generations that nobody looks at.
+    /// Lets go of what readers no longer hold, and deletes the files of tables that were merged into others. Whether something
+    /// is still held.
+    pub(super) fn let_go(&self) -> bool {
+        // Generations that nobody looks at go first.
         self.begin_generation(|_| {});
         let mut left = self.left();
         let gone: Vec<_> = left.tables.extract_if(.., |tables| Arc::strong_count(tables) == 1).collect();
-        let more = !left.tables.is_empty();
+        left.overlays.retain(|overlay| overlay.strong_count() > 0);
+        let held = left.overlays.iter().filter_map(Weak::upgrade).map(|overlay| overlay.size_bytes()).sum();
+        self.0.held_bytes.store(held, Ordering::Relaxed);
+        let more = !left.tables.is_empty() || !left.overlays.is_empty();
         drop(left);
         drop(gone);
         more

@@ -76,11 +76,13 @@ pub(super) struct InMemory {
     pub(super) active_dead: usize,
     /// What is being written to the tables, in bytes, nearly.
     pub(super) frozen_bytes: usize,
+    /// What the tables have and readers that began earlier still hold, in bytes, nearly.
+    pub(super) held_bytes: usize,
 }
 
 impl InMemory {
     pub(super) fn size_bytes(&self) -> usize {
-        self.active_bytes + self.frozen_bytes
+        self.active_bytes + self.frozen_bytes + self.held_bytes
     }
 }
 
