@@ -92,11 +92,6 @@ impl Header {
         }
     }
 
-    /// Whether the object is listed.
-    pub(super) fn is_listed(&self) -> bool {
-        self.content.is_some() || self.siblings.iter().any(|sibling| !sibling.deleted)
-    }
-
     /// Whether nothing at all is left of the object.
     pub(super) fn is_empty(&self) -> bool {
         self.content.is_none() && self.siblings.is_empty()
@@ -166,6 +161,29 @@ impl Header {
             })?);
         }
         Ok(header)
+    }
+
+    /// Whether an object is listed: whether it has content, or a value that is no tombstone. It takes what follows the version
+    /// of the header's row; listings look at many, so nothing else is read of it.
+    pub(super) fn is_listed_in(value: &[u8]) -> Result<bool, StoreError> {
+        Self::try_is_listed(value).ok_or(StoreError::Damaged { what: "object header" })
+    }
+
+    fn try_is_listed(mut value: &[u8]) -> Option<bool> {
+        take_id(&mut value)?;
+        if take_bool(&mut value)? {
+            return Some(true);
+        }
+        value.try_get_u32().ok()?;
+        let actors = value.try_get_u32().ok()? as usize;
+        value = value.get(actors.checked_mul(ACTOR_BYTES)?..)?;
+        let siblings = value.try_get_u32().ok()?;
+        for _ in 0..siblings {
+            if !take_sibling(&mut value)?.deleted {
+                return Some(true);
+            }
+        }
+        Some(false)
     }
 
     /// The header but for its packed rows, and these.
@@ -443,6 +461,8 @@ mod tests {
             let (key, value) = open(&name.row, value).unwrap();
             prop_assert_eq!(&key, name.whole.as_ref().unwrap_or(&name.row));
             prop_assert_eq!(&Header::decode(value.clone()).unwrap(), &header);
+            let is_listed = header.content.is_some() || header.siblings.iter().any(|sibling| !sibling.deleted);
+            prop_assert_eq!(Header::is_listed_in(&value), Ok(is_listed));
             for end in 0..value.len() {
                 let cut = Header::decode(value.slice(..end));
                 prop_assert_eq!(cut, Err(StoreError::Damaged { what: "object header" }));
@@ -480,6 +500,7 @@ mod tests {
         fn strange_values_are_damage_and_no_panic(value in vec(any::<u8>(), 0..60), (element, _) in payload()) {
             let value = Bytes::from(value);
             let _ = Header::decode(value.clone());
+            let _ = Header::is_listed_in(&value);
             let _ = decode_queue(value.clone());
             let _ = decode_payload(&element, value.clone());
             let _ = open_cell(&Bytes::from_static(b"row"), &element, value);

@@ -404,7 +404,7 @@ impl Rows {
                 None => layout::parse_name_in_bucket(rest)?,
             };
             let is_wanted = range.contains(&posting) && after.is_none_or(|after| posting > *after);
-            if is_wanted && (kind.is_some() || Header::decode(value)?.is_listed()) {
+            if is_wanted && (kind.is_some() || Header::is_listed_in(&value)?) {
                 found.add(&row, posting);
             }
             Ok(if found.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -500,7 +500,7 @@ fn buckets_of_group(view: &dyn View, bucket_type: &Bytes, group: &[u8]) -> Resul
 fn visit_listed(view: &dyn View, range: Range, enough: &mut dyn FnMut(ObjectName) -> bool) -> Result<(), StoreError> {
     view.scan(range, &mut |row, value| {
         let (key, value) = record::open(&row, value)?;
-        let done = Header::decode(value)?.is_listed() && enough(layout::parse_name(&key)?);
+        let done = Header::is_listed_in(&value)? && enough(layout::parse_name(&key)?);
         Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })
 }
