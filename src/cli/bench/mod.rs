@@ -1,15 +1,18 @@
 //! `ombak bench`: load on any server that speaks the protocol, a real Riak included, and what it takes of it.
 //!
 //! The server's processor may be this one, so a request costs little here: it is encoded once and then only its digits
-//! change, what is pipelined is written at once, and the clock is read once for all that one read brings.
+//! and its value change, what is pipelined is written at once, and the clock is read once for all that one read brings.
 
 mod floor;
 mod load;
 mod measured;
+mod numbers;
 mod pace;
+mod series;
+mod span;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -18,7 +21,10 @@ use tokio::task::{JoinError, JoinSet};
 
 use self::load::{Load, Templates};
 use self::measured::Measured;
+use self::numbers::EachOnce;
 use self::pace::{Pace, paces};
+use self::series::SeriesFile;
+use self::span::Span;
 use super::target::address;
 use super::{CliError, Outcome};
 use crate::client::{Client, ClientError, Pipeline};
@@ -33,12 +39,18 @@ Workloads:
   counter  adds one to a counter of type `counters`
   set      adds one of 100 members to a set of type `sets`
   map      counter, register, flag and set member of a map of type `maps`, in one update
-  bigset   adds a member to the one set of all connections
+  bigset   adds members to the one set of all connections
   mixed    half gets, the rest puts, counters, sets and maps
   fsync    no server: appends --value-bytes to a file in --dir and waits until the disk has them, one after the other
 
 Each connection waits for replies before it sends more, so a slow server is asked less. With --rate requests are due at even
 intervals whatever the server does, and count from when they were due.
+
+--each-once loads data: it asks for each key (of a bigset: adds each member) once, in an order that jumps about, and ends with
+the last. What is in then is measured with --filled, which keeps get and mixed from storing their objects first.
+
+--series writes a line for each whole second: when it began (milliseconds since 1970), how many requests were answered in it,
+and the latencies of those. The first begins with a second of the clock, so the lines of runs side by side can be compared.
 
 The bucket types are there in Ombak from its first start; another server must be given them. The exit status is 1 when a
 request was refused.
@@ -48,6 +60,8 @@ Examples:
   ombak bench counter --connections 256 --pipeline 16 --seconds 30
   ombak bench counter --rate 10000
   ombak bench mixed --host riak.example:8087 --json
+  ombak bench put --keys 4000000 --pipeline 16 --each-once
+  ombak bench get --keys 4000000 --filled --seconds 600 --series gets.csv
   ombak bench fsync --value-bytes 128 --dir /var/lib/ombak")]
 pub struct BenchArgs {
     /// What to do all the time
@@ -65,15 +79,34 @@ pub struct BenchArgs {
     /// Requests a second, of all connections together [default: as many as replies allow]
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     rate: Option<u32>,
-    /// How long to measure, after a second that is not counted
+    /// How long to measure, after a warm-up that is not counted
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
+    /// Go on after --seconds until so many requests are answered
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    requests_min: u64,
+    /// Milliseconds before anything counts; with --series up to a second more
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=3_600_000))]
+    warm_up_ms: u32,
+    /// Ask for each key once and then end; all of it counts
+    #[arg(long, conflicts_with_all = ["seconds", "requests_min", "warm_up_ms"])]
+    each_once: bool,
+    /// Objects of all keys are there: do not store them before get or mixed
+    #[arg(long)]
+    filled: bool,
     /// Different keys, or for bigset members
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=load::NUMBERS))]
     keys: u64,
+    /// Members that one update of set or bigset adds; several may be the same
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    elements: u32,
     /// Bytes of a value or register (a map's has 64 at most)
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=16_777_216))]
     value_bytes: u32,
+    /// Percentage of a value that is random bytes, other ones each time, which do not compress; the rest is text that repeats,
+    /// and takes next to nothing
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=100))]
+    value_random_percent: u32,
     /// Bucket to use: each run may have its own
     #[arg(long, default_value = "bench")]
     bucket: String,
@@ -83,9 +116,20 @@ pub struct BenchArgs {
     /// Directory on the disk that fsync is about
     #[arg(long, default_value = ".")]
     dir: PathBuf,
+    /// File for what each second saw: CSV
+    #[arg(long, value_name = "FILE")]
+    series: Option<PathBuf>,
     /// Print the result as JSON, and no progress bar
     #[arg(long)]
     json: bool,
+}
+
+impl BenchArgs {
+    /// Turns that go through all keys: members, where there is one key.
+    fn each_once(&self) -> EachOnce {
+        let per_turn = if self.workload == Workload::Bigset { self.elements } else { 1 };
+        EachOnce::new(self.keys, per_turn.into())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -107,95 +151,144 @@ impl Workload {
     }
 }
 
-/// Not counted: caches are filled.
-const WARM_UP: Duration = Duration::from_secs(1);
-/// How long after the end the last replies may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Into how many the progress bar is divided.
+const PROGRESS_STEPS: u64 = 1000;
 /// Open files that are no connections.
 const FILES_BESIDE_CONNECTIONS: u64 = 50;
-/// Connections that store objects before a run, and requests in flight on each: enough to share fsyncs.
-const FILL_CONNECTIONS: u32 = 64;
-const FILL_PIPELINE: usize = 16;
-
-/// When replies count.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    begin: Instant,
-    end: Instant,
-}
-
-impl Span {
-    fn from_now(args: &BenchArgs) -> Self {
-        let begin = Instant::now() + WARM_UP;
-        Self { begin, end: begin + Duration::from_secs(args.seconds.into()) }
-    }
-
-    fn contains(&self, moment: Instant) -> bool {
-        (self.begin..self.end).contains(&moment)
-    }
-}
+/// Requests in flight on each connection while objects are stored before a run: enough to share fsyncs.
+const FILL_PIPELINE: u32 = 16;
 
 pub(super) async fn run(args: &BenchArgs, config: &Config) -> Result<Outcome, CliError> {
-    let progress = if args.json { ProgressBar::hidden() } else { progress_bar(args) };
-    let measured = match args.workload {
-        Workload::Fsync if args.rate.is_some() => {
-            return Err(CliError::Argument { argument: "--rate", reason: "fsync waits for each write".to_owned() });
-        }
+    check(args)?;
+    let series = args.series.clone().map(SeriesFile::create).transpose()?;
+    let progress = if args.json { ProgressBar::hidden() } else { progress_bar() };
+    let mut measured = match args.workload {
         Workload::Fsync => {
-            let (dir, bytes, span) = (args.dir.clone(), args.value_bytes, Span::from_now(args));
-            let appending = tokio::task::spawn_blocking(move || floor::append(&dir, bytes, span));
-            while_shown(&progress, span, appending).await.map_err(ended)??
+            let (dir, bytes) = (args.dir.clone(), args.value_bytes);
+            let measured = Arc::new(Mutex::new(Measured::new(args, Span::from_now(args))));
+            let shared = measured.clone();
+            let appending = tokio::task::spawn_blocking(move || floor::append(&dir, bytes, &shared));
+            while_shown(&progress, &measured, appending).await?.map_err(ended)??;
+            taken(args, &measured)
         }
         _ => load_server(args, &address(args.host.as_deref(), config), &progress).await?,
     };
     progress.finish_and_clear();
+    if let Some(series) = series {
+        measured.write_series(series)?;
+    }
     let text = if args.json { format!("{:#}\n", measured.to_json(args)) } else { measured.to_text(args) };
     Ok(Outcome { text, failed: measured.has_refusals() })
 }
 
-fn progress_bar(args: &BenchArgs) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{msg} {wide_bar} {percent}%").unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(u64::from(args.seconds) * 1000).with_style(style).with_message(args.workload.name())
+/// Refuses what does not go together.
+fn check(args: &BenchArgs) -> Result<(), CliError> {
+    let refuse = |argument, reason: &str| Err(CliError::Argument { argument, reason: reason.to_owned() });
+    match args.workload {
+        Workload::Fsync if args.rate.is_some() => refuse("--rate", "fsync waits for each write"),
+        Workload::Fsync | Workload::Ping | Workload::Mixed if args.each_once => {
+            refuse("--each-once", "this workload goes through no keys")
+        }
+        Workload::Set | Workload::Bigset => Ok(()),
+        _ if args.elements > 1 => refuse("--elements", "this workload adds no members, or only one"),
+        _ => Ok(()),
+    }
 }
 
-/// Waits for the work, and shows meanwhile how far the time has come.
-async fn while_shown<T>(progress: &ProgressBar, span: Span, work: impl Future<Output = T>) -> T {
+fn progress_bar() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {percent}%").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(PROGRESS_STEPS).with_style(style)
+}
+
+/// Waits for the work, shows meanwhile how far the run has come, and gives up a server that is silent.
+async fn while_shown<T>(
+    progress: &ProgressBar,
+    run: &Mutex<Measured>,
+    work: impl Future<Output = T>,
+) -> Result<T, CliError> {
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
-            done = &mut work => return done,
+            done = &mut work => return Ok(done),
             () = tokio::time::sleep(Duration::from_millis(200)) => {
-                progress.set_position(u64::try_from(span.begin.elapsed().as_millis()).unwrap_or(u64::MAX));
+                let run = lock(run);
+                let now = Instant::now();
+                if run.is_abandoned(now) {
+                    return Err(CliError::Failed { reason: "requests are left without a reply".to_owned() });
+                }
+                progress.set_position((run.progress(now) * PROGRESS_STEPS as f64) as u64);
             }
         }
     }
 }
 
+/// All connections run on one thread: nobody waits here for long.
+fn lock(run: &Mutex<Measured>) -> MutexGuard<'_, Measured> {
+    run.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a run that has ended has measured.
+fn taken(args: &BenchArgs, run: &Mutex<Measured>) -> Measured {
+    std::mem::replace(&mut *lock(run), Measured::new(args, Span::of_requests(0)))
+}
+
 async fn load_server(args: &BenchArgs, address: &str, progress: &ProgressBar) -> Result<Measured, CliError> {
     raise_file_limit(args.connections)?;
-    let templates = Arc::new(Templates::new(args)?);
-    if matches!(args.workload, Workload::Get | Workload::Mixed) {
-        fill(address, args, &templates).await?;
+    if matches!(args.workload, Workload::Get | Workload::Mixed) && !args.filled && !args.each_once {
+        progress.set_message("storing objects");
+        fill(args, address, progress).await?;
     }
+    progress.set_message(args.workload.name());
+    let each_once = args.each_once.then(|| args.each_once());
+    let part = Part { workload: args.workload, each_once, rate: args.rate, depth: args.pipeline };
+    load_with(args, part, address, progress).await
+}
+
+/// What connections do together.
+struct Part {
+    workload: Workload,
+    each_once: Option<EachOnce>,
+    rate: Option<u32>,
+    /// Requests in flight on each connection.
+    depth: u32,
+}
+
+/// Stores every object that gets will ask for.
+async fn fill(args: &BenchArgs, address: &str, progress: &ProgressBar) -> Result<(), CliError> {
+    let each_once = Some(EachOnce::new(args.keys, 1));
+    let part = Part { workload: Workload::Put, each_once, rate: None, depth: FILL_PIPELINE };
+    let filled = load_with(args, part, address, progress).await?;
+    match filled.first_refusal() {
+        Some(reason) => Err(ClientError::Refused { reason: reason.to_owned() }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Does it for the span that is asked for, or until all turns are taken.
+async fn load_with(args: &BenchArgs, part: Part, address: &str, progress: &ProgressBar) -> Result<Measured, CliError> {
+    let templates = Arc::new(Templates::new(args, part.workload)?);
     // All of them before the first request, or the first ones would have the server for themselves.
     let mut pipelines = Vec::new();
     for _ in 0..args.connections {
         pipelines.push(Pipeline::new(Client::connect(address).await?));
     }
-    let span = Span::from_now(args);
-    let measured = Arc::new(Mutex::new(Measured::new()));
+    let span = match &part.each_once {
+        Some(each_once) => Span::of_requests(each_once.turns()),
+        None => Span::from_now(args),
+    };
+    let each_once = part.each_once.map(Arc::new);
+    let run = Arc::new(Mutex::new(Measured::new(args, span)));
     let mut connections = JoinSet::new();
-    let mut paces = paces(args, span).map(Vec::into_iter);
+    let mut paces = paces(part.rate, args.connections, &run).map(Vec::into_iter);
     for (number, pipeline) in (0..).zip(pipelines) {
-        let load = Load::new(templates.clone(), args.seed.wrapping_mul(1_000_003).wrapping_add(number));
+        let seed = args.seed.wrapping_mul(1_000_003).wrapping_add(number);
+        let load = Load::new(templates.clone(), seed, each_once.clone());
         let pace = paces.as_mut().and_then(Iterator::next);
-        connections.spawn(connection(pipeline, load, pace, args.pipeline as usize, span, measured.clone()));
+        connections.spawn(connection(pipeline, load, pace, part.depth as usize, run.clone()));
     }
-    let all = tokio::time::timeout_at((span.end + PATIENCE).into(), all(connections));
-    let answered = while_shown(progress, span, all).await;
-    answered.map_err(|_| CliError::Failed { reason: "the server leaves requests without a reply".to_owned() })??;
-    Ok(std::mem::replace(&mut *measured.lock().unwrap_or_else(PoisonError::into_inner), Measured::new()))
+    while_shown(progress, &run, all(connections)).await??;
+    Ok(taken(args, &run))
 }
 
 /// Makes room for the connections, which a plain shell has not always.
@@ -223,55 +316,18 @@ fn ended(error: JoinError) -> CliError {
     CliError::Failed { reason: error.to_string() }
 }
 
-/// Stores every object that gets will ask for.
-async fn fill(address: &str, args: &BenchArgs, templates: &Arc<Templates>) -> Result<(), CliError> {
-    let mut connections = JoinSet::new();
-    let step = FILL_CONNECTIONS.min(args.connections);
-    for first in 0..step {
-        let keys = (first.into()..args.keys).step_by(step as usize);
-        let pipeline = Pipeline::new(Client::connect(address).await?);
-        connections.spawn(store(pipeline, templates.clone(), keys));
-    }
-    all(connections).await
-}
-
-async fn store(
-    mut pipeline: Pipeline,
-    templates: Arc<Templates>,
-    mut keys: impl Iterator<Item = u64>,
-) -> Result<(), ClientError> {
-    let now = Instant::now();
-    loop {
-        while pipeline.in_flight() < FILL_PIPELINE
-            && let Some(key) = keys.next()
-        {
-            pipeline.queue(now, |unsent| templates.put(key, unsent));
-        }
-        if pipeline.in_flight() == 0 {
-            return Ok(());
-        }
-        pipeline.flush().await?;
-        pipeline.wait().await?;
-        while let Some(received) = pipeline.take_received(now)? {
-            if let Some(reason) = received.refused {
-                return Err(ClientError::Refused { reason });
-            }
-        }
-    }
-}
-
-/// Keeps one connection busy until the end, or at its pace, and then waits for what is in flight.
+/// Keeps one connection busy until the run is over, or at its pace, and then waits for what is in flight.
 async fn connection(
     mut pipeline: Pipeline,
     mut load: Load,
     mut pace: Option<Pace>,
     depth: usize,
-    span: Span,
-    measured: Arc<Mutex<Measured>>,
+    run: Arc<Mutex<Measured>>,
 ) -> Result<(), ClientError> {
     let mut now = Instant::now();
     loop {
-        while now < span.end && pipeline.in_flight() < depth {
+        let goes_on = !load.is_exhausted() && !lock(&run).is_over(now);
+        while goes_on && pipeline.in_flight() < depth {
             let since = match &mut pace {
                 None => now,
                 Some(pace) => match pace.take_due(now) {
@@ -279,11 +335,12 @@ async fn connection(
                     None => break,
                 },
             };
-            pipeline.queue(since, |unsent| load.write_next(unsent));
+            let Some(drawn) = load.draw() else { break };
+            pipeline.queue(since, |unsent| load.write(&drawn, unsent));
         }
         // Where there is room for more, more is sent when it is due.
-        let has_room = now < span.end && pipeline.in_flight() < depth;
-        let resting = pace.as_ref().filter(|pace| has_room && pace.next() < span.end);
+        let has_room = goes_on && !load.is_exhausted() && pipeline.in_flight() < depth;
+        let resting = pace.as_ref().filter(|pace| has_room && !lock(&run).is_over(pace.next()));
         if pipeline.in_flight() == 0 && resting.is_none() {
             return Ok(());
         }
@@ -298,8 +355,7 @@ async fn connection(
             pace.wake(now);
         }
         while let Some(received) = pipeline.take_received(now)? {
-            // All connections run on one thread: nobody waits here.
-            measured.lock().unwrap_or_else(PoisonError::into_inner).take(received, span.contains(now));
+            lock(&run).take(received, now);
         }
     }
 }
@@ -347,13 +403,20 @@ mod tests {
     async fn answered(line: &str) -> u64 {
         let args = args(line);
         let pipeline = Pipeline::new(Client::connect(&ping_server().await).await.unwrap());
-        let load = Load::new(Arc::new(Templates::new(&args).unwrap()), 1);
-        let now = Instant::now();
-        let span = Span { begin: now, end: now + Duration::from_millis(100) };
-        let measured = Arc::new(Mutex::new(Measured::new()));
-        let pace = paces(&args, span).and_then(|mut paces| paces.pop());
-        connection(pipeline, load, pace, args.pipeline as usize, span, measured.clone()).await.unwrap();
-        measured.lock().unwrap().to_json(&args)["requests_with_warm_up"].as_u64().unwrap()
+        let each_once = args.each_once.then(|| Arc::new(args.each_once()));
+        let span = match &each_once {
+            Some(each_once) => Span::of_requests(each_once.turns()),
+            None => {
+                let now = Instant::now();
+                Span { begin: now, until: now + Duration::from_millis(100), ..Span::from_now(&args) }
+            }
+        };
+        // The server knows pings alone, each of which is a turn here.
+        let load = Load::new(Arc::new(Templates::new(&args, Workload::Ping).unwrap()), 1, each_once);
+        let run = Arc::new(Mutex::new(Measured::new(&args, span)));
+        let pace = paces(args.rate, args.connections, &run).and_then(|mut paces| paces.pop());
+        connection(pipeline, load, pace, args.pipeline as usize, run.clone()).await.unwrap();
+        lock(&run).to_json(&args)["requests_with_warm_up"].as_u64().unwrap()
     }
 
     #[tokio::test]
@@ -370,8 +433,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_disk_alone_has_no_rate() {
-        let refused = run(&args("fsync --rate 10"), &Config::default()).await.unwrap_err();
-        assert_eq!((refused.to_string(), refused.exit_code()), ("--rate: fsync waits for each write".to_owned(), 2));
+    async fn a_run_goes_on_until_enough_are_answered() {
+        // In a tenth of a second come 10 of these, and without a pace fewer than a million.
+        for line in ["ping --rate 100 --requests-min 30", "ping --pipeline 16 --requests-min 100000"] {
+            let wanted = args(line).requests_min;
+            let answered = answered(&format!("{line} --connections 1")).await;
+            assert!((wanted..wanted + 1000).contains(&answered), "{line}: {answered}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_through_all_keys_ends_with_the_last() {
+        for line in ["put --pipeline 7", "put --rate 10000", "bigset --elements 1"] {
+            assert_eq!(answered(&format!("{line} --connections 1 --keys 50 --each-once")).await, 50, "{line}");
+        }
+        assert_eq!(answered("bigset --elements 10 --connections 1 --keys 45 --each-once").await, 5);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_go_together_is_refused() {
+        for (line, reason) in [
+            ("fsync --rate 10", "--rate: fsync waits for each write"),
+            ("fsync --each-once", "--each-once: this workload goes through no keys"),
+            ("mixed --each-once", "--each-once: this workload goes through no keys"),
+            ("put --elements 2", "--elements: this workload adds no members, or only one"),
+        ] {
+            let refused = run(&args(line), &Config::default()).await.unwrap_err();
+            assert_eq!((refused.to_string(), refused.exit_code()), (reason.to_owned(), 2), "{line}");
+        }
+        assert!(Cli::try_parse_from(["test", "put", "--each-once", "--seconds", "3"]).is_err());
     }
 }

@@ -1,12 +1,13 @@
 //! When a connection's requests are due.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::{BenchArgs, Span};
+use super::lock;
+use super::measured::Measured;
 
 /// Requests at even intervals, however long replies take: what was due while the connection waited for a reply counts from
 /// then on. Otherwise a server that stalls would be asked less, and its stall be seen by one request alone.
@@ -18,30 +19,32 @@ pub(super) struct Pace {
     bell: Arc<Notify>,
 }
 
-/// The paces of all connections, which take turns from now on until the span's end; none where replies alone say when there
+/// The paces of all connections, which take turns from now on until the run is over; none where replies alone say when there
 /// is to be more.
-pub(super) fn paces(args: &BenchArgs, span: Span) -> Option<Vec<Pace>> {
-    let turn = Duration::from_secs(1) / args.rate?;
+pub(super) fn paces(rate: Option<u32>, connections: u32, run: &Arc<Mutex<Measured>>) -> Option<Vec<Pace>> {
+    let turn = Duration::from_secs(1) / rate?;
     let now = Instant::now();
     let turns = std::iter::successors(Some(now), move |due| Some(*due + turn));
-    let pace = |next| Pace { next, interval: turn * args.connections, awake_since: now, bell: Arc::default() };
-    let paces: Vec<Pace> = turns.take(args.connections as usize).map(pace).collect();
+    let pace = |next| Pace { next, interval: turn * connections, awake_since: now, bell: Arc::default() };
+    let paces: Vec<Pace> = turns.take(connections as usize).map(pace).collect();
     let bells: Vec<_> = paces.iter().map(|pace| pace.bell.clone()).collect();
+    let run = Arc::downgrade(run);
     // The runtime's own timers know only milliseconds, in which what is due would come in bursts.
-    thread::spawn(move || ring(&bells, now, turn, span.end));
+    thread::spawn(move || ring(&bells, now, turn, &run));
     Some(paces)
 }
 
-/// Rings each bell in turn.
-fn ring(bells: &[Arc<Notify>], mut due: Instant, turn: Duration, end: Instant) {
+/// Rings each bell in turn, and in the end all of them: nobody is to sleep longer than the run.
+fn ring(bells: &[Arc<Notify>], mut due: Instant, turn: Duration, run: &Weak<Mutex<Measured>>) {
     for bell in bells.iter().cycle() {
-        if due >= end {
-            return;
+        if run.upgrade().is_none_or(|run| lock(&run).is_over(due)) {
+            break;
         }
         thread::sleep(due.saturating_duration_since(Instant::now()));
         bell.notify_one();
         due += turn;
     }
+    bells.iter().for_each(|bell| bell.notify_one());
 }
 
 impl Pace {
@@ -72,18 +75,19 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Span;
     use super::super::tests::args;
     use super::*;
 
-    /// Nobody rings for it.
-    fn ended() -> Span {
-        Span { begin: Instant::now(), end: Instant::now() }
+    /// A run without an end of its own.
+    fn ended() -> Arc<Mutex<Measured>> {
+        Arc::new(Mutex::new(Measured::new(&args("ping"), Span::of_requests(0))))
     }
 
     #[test]
     fn connections_take_turns() {
         let ms = Duration::from_millis;
-        let paces = paces(&args("ping --rate 1000 --connections 4"), ended()).unwrap();
+        let paces = paces(Some(1000), 4, &ended()).unwrap();
         let now = paces[0].next();
         for (number, mut pace) in (0..).zip(paces) {
             let due: Vec<_> = (0..9).filter_map(|at| pace.take_due(now + ms(at))).map(|due| due - now).collect();
@@ -95,7 +99,7 @@ mod tests {
     #[test]
     fn what_was_due_while_a_reply_was_awaited_counts_from_then() {
         let ms = Duration::from_millis;
-        let mut paces = paces(&args("ping --rate 1000 --connections 1"), ended()).unwrap();
+        let mut paces = paces(Some(1000), 1, &ended()).unwrap();
         let pace = &mut paces[0];
         let now = pace.next();
         assert_eq!(pace.take_due(now), Some(now));
@@ -110,6 +114,6 @@ mod tests {
 
     #[test]
     fn without_a_rate_there_is_no_pace() {
-        assert!(paces(&args("ping"), ended()).is_none());
+        assert!(paces(None, 1, &ended()).is_none());
     }
 }
