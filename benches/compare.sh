@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# compare.sh [-n ROUNDS] [-s SECONDS] [-k KEYS] [-d DIR] [-l] [CASE...] : Ombak against Redis at equal durability, on this machine.
-# Starts both on empty data directories of one disk: Ombak as it is by default, redis-server with appendonly yes and appendfsync
-# always. The two run in turn, and each round gives a ratio, so that a machine whose speed drifts is fair to both.
-#   -n  rounds (default 5)      -s  seconds of each run (default 5)      -k  different keys (default 10000)
+# compare.sh [-n ROUNDS] [-s SECONDS] [-k KEYS] [-d DIR] [-p PROGRAM] [-l] [CASE...] : Ombak against Redis at equal durability, or
+# against another Ombak, on this machine. Starts both on empty data directories of one disk: Ombak as it is by default, redis-server
+# with appendonly yes and appendfsync always. The two run in turn, and each round gives a ratio, so that a machine whose speed drifts
+# is fair to both. Against another Ombak they take turns every second.
+#   -n  rounds (default 5; against an Ombak 10)      -s  seconds of each in a round (default 5)      -k  different keys (default 10000)
 #   -d  directory on the disk (default: target)      -l  lists the cases      CASE  names or patterns, as 'counter-*' (default: all)
+#   -p  program of another Ombak, as of an earlier release, in place of Redis; load comes from the one that OMBAK names
 #   OMBAK  the program (default: target/release/ombak, which is built first)
 # A row is the minimum, median and maximum over the rounds. Installs redis-server and redis-tools where they are missing.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-rounds=5 seconds=5 keys=10000 dir=$root/target
-usage() { sed -n 2,8p "$0" | cut -c3-; exit "$1"; }
+rounds= seconds=5 keys=10000 dir=$root/target other=
+usage() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { print substr($0, 3) }' "$0"; exit "$1"; }
 
 # name | connections | pipelined | workload of `ombak bench` | arguments of redis-benchmark
 cases() {
@@ -25,16 +27,17 @@ cases() {
     echo "put-64-pipelined|64|16|put|$set"
     echo "map-64-pipelined|64|16|map|$hincrby"
     echo "p99-over-fsync|64|1|counter|$hincrby"
-    # Without Redis.
+    # Without a ratio of requests.
     echo "writes-per-fsync||||"
 }
 
-while getopts n:s:k:d:lh option; do
+while getopts n:s:k:d:p:lh option; do
     case $option in
         n) rounds=$OPTARG ;;
         s) seconds=$OPTARG ;;
         k) keys=$OPTARG ;;
         d) dir=$OPTARG ;;
+        p) other=$OPTARG ;;
         l) cases | cut -d'|' -f1; exit ;;
         h) usage 0 ;;
         *) usage 2 >&2 ;;
@@ -42,6 +45,9 @@ while getopts n:s:k:d:lh option; do
 done
 shift $((OPTIND - 1))
 patterns=("${@:-*}")
+rival=redis
+[ -z "$other" ] || rival=other
+[ -n "$rounds" ] || rounds=$([ "$rival" = redis ] && echo 5 || echo 10)
 
 wanted() { # name
     local pattern
@@ -71,9 +77,11 @@ work=$(mktemp -d "$dir/compare.XXXXXX")
 redis_pid=
 # shellcheck source=../tests/support/server.sh
 . "$root/tests/support/server.sh"
+other_pid=
+stop_other() { [ -z "$other_pid" ] || { kill -KILL "$other_pid" && wait "$other_pid"; } 2>/dev/null || true; other_pid=; }
 stop_redis() { [ -z "$redis_pid" ] || { kill "$redis_pid" && wait "$redis_pid"; } 2>/dev/null || true; redis_pid=; }
-trap 'stop_redis; kill_server; rm -rf "$work"' EXIT
-install_missing
+trap 'stop_redis; stop_other; kill_server; rm -rf "$work"' EXIT
+[ "$rival" = other ] || install_missing
 if [ -z "${OMBAK:-}" ]; then
     (cd "$root" && cargo build --locked --release)
     OMBAK=$root/target/release/ombak
@@ -160,9 +168,10 @@ row() { # name file format
 rows() { # case
     local name=$1 what
     [ -s "$work/$name.ratio" ] || return 0
-    row "$name: ombak / redis" "$work/$name.ratio" '%9.2f'
+    row "$name: ombak / $rival" "$work/$name.ratio" '%9.2f'
+    [ ! -s "$work/$name.p99_ratio" ] || row "    p99 / p99 of $rival" "$work/$name.p99_ratio" '%9.2f'
     [ ! -s "$work/$name.own" ] || row "    / ombak unpipelined" "$work/$name.own" '%9.2f'
-    for what in ombak redis; do row "    $what, requests a second" "$work/$name.$what" '%9.0f'; done
+    for what in ombak $rival; do row "    $what, requests a second" "$work/$name.$what" '%9.0f'; done
 }
 
 versus_redis() { # name connections pipelined workload redis-arguments round
@@ -180,6 +189,37 @@ versus_redis() { # name connections pipelined workload redis-arguments round
         ratio "$ours" "$alone" >>"$work/$name.own"
     fi
 }
+
+# The other is asked by the same program, through windows of a second that alternate.
+start_other() {
+    OMBAK=$other start_server "$work/other"
+    other_pid=$SERVER_PID other_port=$PORT
+    SERVER_PID=
+}
+fill_ombak() { # port
+    "$OMBAK" bench put --host "127.0.0.1:$1" --keys "$keys" --pipeline 16 --each-once --json >"$work/filled"
+}
+versus_other() { # name connections pipelined workload round
+    local name=$1 connections=$2 pipelined=$3 workload=$4 round=$5 window program order port
+    rm -f "$work"/window.*
+    for window in $(seq "$seconds"); do
+        # Who is first changes from window to window.
+        order='ombak other'
+        [ $(((round + window) % 2)) = 1 ] || order='other ombak'
+        for program in $order; do
+            port=$PORT
+            [ "$program" = ombak ] || port=$other_port
+            "$OMBAK" bench "$workload" --host "127.0.0.1:$port" --connections "$connections" --pipeline "$pipelined" --keys "$keys" \
+                --filled --warm-up-ms 200 --seconds 1 --json >"$work/window"
+            number requests_per_second <"$work/window" >>"$work/window.$program.rate"
+            number p99 <"$work/window" >>"$work/window.$program.p99"
+        done
+    done
+    for program in ombak other; do mean "$work/window.$program.rate" >>"$work/$name.$program"; done
+    ratio "$(mean "$work/window.ombak.rate")" "$(mean "$work/window.other.rate")" >>"$work/$name.ratio"
+    ratio "$(mean "$work/window.ombak.p99")" "$(mean "$work/window.other.p99")" >>"$work/$name.p99_ratio"
+}
+mean() { awk '{ sum += $1 } END { print sum / NR }' "$1"; }
 
 # The tail of a durable write against that of the disk alone, in windows that alternate: with as many writes as replies allow,
 # and at a rate that leaves the processors some rest. And Redis's with as many as replies allow, for comparison.
@@ -219,18 +259,27 @@ writes_per_fsync() {
 
 load() { cut -d' ' -f1-3 /proc/loadavg; }
 
+[ "$rival" = redis ] || start_other
 start_server "$work/ombak"
-start_redis
-fill_redis
-echo "$("$OMBAK" --version), $(redis-server --version | sed -E 's/.*v=([^ ]*).*/Redis \1/'), $(nproc) processors, $(uname -sr)"
+if [ "$rival" = redis ]; then
+    start_redis
+    fill_redis
+    rival_version=$(redis-server --version | sed -E 's/.*v=([^ ]*).*/Redis \1/')
+else
+    fill_ombak "$PORT"
+    fill_ombak "$other_port"
+    rival_version="$("$other" --version) at $other"
+fi
+echo "$("$OMBAK" --version), $rival_version, $(nproc) processors, $(uname -sr)"
 echo "$rounds rounds of $seconds s, $keys keys, on $(df --output=source,fstype "$work" | tail -1 | tr -s ' '); load before: $(load)"
 for round in $(seq "$rounds"); do
     while IFS='|' read -r name connections pipelined workload arguments; do
         wanted "$name" || continue
-        case $name in
-            writes-per-fsync) ;;
-            p99-over-fsync) p99_over_fsync "$name" "$connections" "$workload" "$arguments" ;;
-            *) versus_redis "$name" "$connections" "$pipelined" "$workload" "$arguments" "$round" ;;
+        case $rival-$name in
+            *-writes-per-fsync | other-p99-over-fsync) ;;
+            *-p99-over-fsync) p99_over_fsync "$name" "$connections" "$workload" "$arguments" ;;
+            redis-*) versus_redis "$name" "$connections" "$pipelined" "$workload" "$arguments" "$round" ;;
+            *) versus_other "$name" "$connections" "$pipelined" "$workload" "$round" ;;
         esac
     done < <(cases)
     echo "round $round is done, load: $(load)" >&2
@@ -246,7 +295,7 @@ if [ -s "$work/p99.ratio" ]; then
     row '    redis, 64 connections, us' "$work/p99.redis" '%9.0f'
     row '    append + fdatasync, us' "$work/p99.floor" '%9.0f'
 fi
-if wanted writes-per-fsync; then
+if [ "$rival" = redis ] && wanted writes-per-fsync; then
     echo "writes-per-fsync, counter updates:"
     writes_per_fsync
 fi
