@@ -119,7 +119,7 @@ impl Engine {
         };
         let patience = nonzero(options.timeout).unwrap_or(inner.options.request_timeout_default);
 
-        let _stripe = inner.lock(name, patience).await?;
+        let _turn = inner.lock(name, operation.size_bytes(), patience).await?;
         let resolve = |seen: &LiveCells| {
             let dot = inner.clock.draw()?;
             let hll_precision = bucket.props.hll_precision();

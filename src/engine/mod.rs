@@ -18,7 +18,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 use tokio::sync::MutexGuard;
-use tokio::time::timeout;
 
 use self::buckets::Buckets;
 use self::clock::HybridClock;
@@ -35,6 +34,7 @@ use crate::domain::key::ObjectName;
 use crate::domain::object::{ObjectError, ObjectLimits};
 use crate::domain::props::{Hook, PropsError};
 use crate::domain::quorum::{Quorum, QuorumError};
+use crate::store::room::Reservation;
 use crate::store::{Horizon, Position, Store};
 
 pub use crate::store::{Durable, DurableCounts, Layout, StoreError};
@@ -295,13 +295,25 @@ impl Engine {
     }
 }
 
+/// What a write holds from the read of its object until it is made.
+struct Turn<'a> {
+    _stripe: MutexGuard<'a, ()>,
+    _room: Option<Reservation>,
+}
+
+/// What a write takes in memory beside what it brings, in bytes.
+const WRITE_BYTES: usize = 4096;
+
 impl Inner {
-    /// Waits for the object's stripe, and before that for room in the store.
-    async fn lock(&self, name: &ObjectName, patience: Duration) -> Result<MutexGuard<'_, ()>, EngineError> {
-        if let Some(room) = self.store.room() {
-            timeout(patience, room).await.map_err(|_| EngineError::Timeout)??;
-        }
-        self.stripes.lock(name, patience).await
+    /// Waits for room in the store for a write that brings so many bytes, and then for the object's stripe.
+    async fn lock(&self, name: &ObjectName, brought_bytes: usize, patience: Duration) -> Result<Turn<'_>, EngineError> {
+        // What it takes in memory: it replaces a row that holds what was there before too, where that is small.
+        let bytes = brought_bytes.saturating_mul(2).saturating_add(WRITE_BYTES);
+        let room = match self.store.room() {
+            Some(room) => Some(room.reserve_within(bytes, patience).await.map_err(|_| EngineError::Timeout)?),
+            None => None,
+        };
+        Ok(Turn { _stripe: self.stripes.lock(name, patience).await?, _room: room })
     }
 
     /// Checks the name of an object that is to be written.

@@ -126,7 +126,7 @@ impl Engine {
         };
         let patience = options.timeout.unwrap_or(inner.options.request_timeout_default);
 
-        let _stripe = inner.lock(name, patience).await?;
+        let _turn = inner.lock(name, content.size_bytes(), patience).await?;
         let deleted = content.deleted;
         let resolve = |seen: &LiveCells| {
             let dot = inner.clock.draw()?;
@@ -218,7 +218,7 @@ impl Engine {
         }
         let patience = write.timeout.unwrap_or(inner.options.request_timeout_default);
 
-        let _stripe = inner.lock(name, patience).await?;
+        let _turn = inner.lock(name, 0, patience).await?;
         let resolve = |seen: &LiveCells| {
             let dot = inner.clock.draw()?;
             let delete = Delete { context, deleted_at: wall_clock() };

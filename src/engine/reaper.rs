@@ -67,7 +67,7 @@ async fn run(inner: Arc<Inner>, mut waiting: mpsc::Receiver<Due>) {
 
 impl Inner {
     async fn reap(&self, name: ObjectName, context: CausalContext) -> Result<(), EngineError> {
-        let _stripe = self.lock(&name, self.options.request_timeout_default).await?;
+        let _turn = self.lock(&name, 0, self.options.request_timeout_default).await?;
         let seen = self.store.read(&name, &Selection::values(), &Horizon::default()).await?;
         if object::context_of(&seen) != context {
             return Ok(());

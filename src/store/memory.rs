@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::maps::{Change, KeyPage, KeyState, MapDelta, MapStore, PageLimits, PartitionState};
+use super::room::Room;
 use super::{
     CellPages, Content, Durable, DurableCounts, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture,
 };
@@ -172,10 +173,6 @@ impl Store for MemoryStore {
         ready(ObjectState { values: values.unwrap_or_default(), layout: Layout::Packed, floors: 0 })
     }
 
-    fn room(&self) -> Option<StoreFuture<'_, ()>> {
-        None
-    }
-
     fn is_durable(&self, _: Position) -> bool {
         true
     }
@@ -190,6 +187,10 @@ impl Store for MemoryStore {
 
     fn durable(&self, _: Position) -> Durable {
         Durable::reached()
+    }
+
+    fn room(&self) -> Option<&Room> {
+        None
     }
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError> {

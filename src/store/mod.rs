@@ -24,6 +24,7 @@
 pub mod embedded;
 pub mod maps;
 pub mod memory;
+pub mod room;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -39,6 +40,7 @@ use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
+use crate::store::room::Room;
 
 /// What a store's asynchronous methods return.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -114,9 +116,9 @@ pub trait Store: Send + Sync + 'static {
     /// How an object is kept.
     fn inspect<'a>(&'a self, name: &'a ObjectName, horizon: &'a Horizon) -> StoreFuture<'a, ObjectState>;
 
-    /// Where there is no room for another write, what resolves when there may be. A store holds writes in memory until its
-    /// tables have them; writers who do not wait make it hold more than it was told to.
-    fn room(&self) -> Option<StoreFuture<'_, ()>>;
+    /// The room for writes, where there is a bound on it: whoever writes an object or a map reserves what that may take. A store
+    /// holds writes in memory until its tables have them; writers who do not ask make it hold more than it was told to.
+    fn room(&self) -> Option<&Room>;
 
     /// Writes one request's effect.
     ///

@@ -140,6 +140,16 @@ impl Operation {
         }
     }
 
+    /// What the operation brings, nearly: names, members and values with what becomes of each, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Counter(_) => ELEMENT_BYTES,
+            Self::Set(operation) => operation.size_bytes(),
+            Self::GSet(members) | Self::Hll(members) => members_bytes(members),
+            Self::Map(operation) => operation.size_bytes(),
+        }
+    }
+
     /// The cells that [`update::resolve`] must see. Adds, enables and removes with a context are blind: they ask for
     /// nothing. The siblings are asked for because an update replaces a tombstone beside it.
     pub fn plan(&self, with_context: bool) -> Vec<Selection> {
@@ -157,6 +167,35 @@ impl Operation {
         plan.selections.sort();
         plan.selections.dedup();
         plan.selections
+    }
+}
+
+/// What an element takes beside its name and value, nearly, in bytes.
+const ELEMENT_BYTES: usize = 64;
+
+fn members_bytes(members: &[Bytes]) -> usize {
+    members.iter().map(|member| ELEMENT_BYTES + member.len()).sum()
+}
+
+impl SetOperation {
+    fn size_bytes(&self) -> usize {
+        members_bytes(&self.adds) + members_bytes(&self.removes)
+    }
+}
+
+impl MapOperation {
+    fn size_bytes(&self) -> usize {
+        let fields = self.adds.iter().chain(&self.removes).map(|field| ELEMENT_BYTES + field.name.len());
+        let updates = self.updates.iter().map(|update| {
+            let inside = match &update.operation {
+                FieldOperation::Counter(_) | FieldOperation::Flag(_) => 0,
+                FieldOperation::Set(operation) => operation.size_bytes(),
+                FieldOperation::Register(value) => value.len(),
+                FieldOperation::Map(operation) => operation.size_bytes(),
+            };
+            ELEMENT_BYTES + update.name.len() + inside
+        });
+        fields.chain(updates).sum()
     }
 }
 

@@ -45,7 +45,7 @@ impl Inner {
             if old.is_empty() {
                 return Ok(());
             }
-            let held = self.hold(partition).await?;
+            let held = self.hold(partition, 0).await?;
             let numbers = *held;
             self.commit(held, partition, numbers, vec![], old).await?;
             if !more {

@@ -7,6 +7,7 @@ mod expiry;
 mod feed;
 
 use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::domain::map::{
 use crate::store::Horizon;
 use crate::store::StoreError;
 use crate::store::maps::{MapDelta, MapStore};
+use crate::store::room::Reservation;
 
 pub use self::feed::StandbyMark;
 pub use crate::store::maps::{Change, KeyPage, KeyState, PageLimits};
@@ -135,7 +137,28 @@ struct PartitionCell {
     durable: watch::Sender<u64>,
 }
 
-type Held = OwnedMutexGuard<Numbers>;
+/// A partition's numbers, for whoever may change them, and room in the store for what is written then.
+struct Held {
+    numbers: OwnedMutexGuard<Numbers>,
+    _room: Option<Reservation>,
+}
+
+impl Deref for Held {
+    type Target = Numbers;
+
+    fn deref(&self) -> &Numbers {
+        &self.numbers
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Numbers {
+        &mut self.numbers
+    }
+}
+
+/// What a write takes in memory beside what it brings, in bytes.
+const WRITE_BYTES: usize = 4096;
 
 /// What a mutation makes of a key.
 enum Mutation {
@@ -288,7 +311,12 @@ impl Maps {
     /// Takes in what a primary sends for a partition, request by request, each whole or not at all: all together in one
     /// commit. The entries have been checked. When it returns, what was taken in is durable.
     pub async fn apply(&self, partition: Partition, requests: Vec<Entries>) -> Result<Applied, MapError> {
-        let held = self.inner.hold(partition).await?;
+        let brought_bytes = requests
+            .iter()
+            .flatten()
+            .map(|(key, entry)| key.key.len() + entry.value.as_ref().map_or(0, Bytes::len))
+            .sum();
+        let held = self.inner.hold(partition, brought_bytes).await?;
         let inner = self.inner.clone();
         detached(async move { inner.apply(held, partition, requests).await }).await
     }
@@ -300,7 +328,9 @@ impl Maps {
         mutation: Mutation,
         condition: Condition,
     ) -> Result<Mutated, MapError> {
-        let held = self.inner.hold(partition).await?;
+        let value_bytes = if let Mutation::Put(value) = &mutation { value.len() } else { 0 };
+        let brought_bytes = key.key.len() + value_bytes;
+        let held = self.inner.hold(partition, brought_bytes).await?;
         let inner = self.inner.clone();
         detached(async move { inner.mutate(held, partition, key, mutation, condition).await }).await
     }
@@ -316,16 +346,21 @@ async fn detached<T: Send + 'static>(
 
 impl Inner {
     /// Waits for room in the store and for the partition. Waiters get it in the order in which they asked.
-    async fn hold(&self, partition: Partition) -> Result<Held, MapError> {
-        if let Some(room) = self.store.room() {
-            timeout(self.options.request_timeout, room).await.map_err(|_| MapError::Busy)??;
-        }
+    async fn hold(&self, partition: Partition, brought_bytes: usize) -> Result<Held, MapError> {
+        let patience = self.options.request_timeout;
+        // The rows, and the entry that waits for the log.
+        let bytes = brought_bytes.saturating_mul(2).saturating_add(WRITE_BYTES);
+        let room = match self.store.room() {
+            Some(room) => Some(room.reserve_within(bytes, patience).await.map_err(|_| MapError::Busy)?),
+            None => None,
+        };
         let lock = self.cell(partition).numbers.clone();
         // First tried without a timer: where few write, most do not wait.
-        if let Ok(held) = lock.clone().try_lock_owned() {
-            return Ok(held);
-        }
-        timeout(self.options.request_timeout, lock.lock_owned()).await.map_err(|_| MapError::Busy)
+        let numbers = match lock.clone().try_lock_owned() {
+            Ok(numbers) => numbers,
+            Err(_) => timeout(patience, lock.lock_owned()).await.map_err(|_| MapError::Busy)?,
+        };
+        Ok(Held { numbers, _room: room })
     }
 
     fn cell(&self, partition: Partition) -> &PartitionCell {

@@ -12,21 +12,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
-use tokio::sync::Notify;
 
 use super::batch::{Batch, ChangedRows};
 use super::durable::DurableMark;
 use super::entry::LogEntry;
 use super::log::{FrameBuilder, KEPT_BUFFER_BYTES_MAX, Log};
 use super::overlay::Overlay;
+use super::pace::{Pace, RUNS_MAX};
 use super::rows::{Found, Rows};
 use super::sweep::Sweeper;
 use super::view::InMemory;
 use super::{Durability, Idleness, RowLimits};
+use crate::store::room::Room;
 use crate::store::{DurableCounts, Position, StoreError};
 
-/// Where so many tables of new rows lie over each other, no more are made before some are merged: a look-up asks each of them.
-const NEW_RUNS_MAX: usize = 12;
 /// Deletes in memory that a scan may have to step over. Some thousands take a millisecond or two.
 const DEAD_ROWS_MAX: usize = 8 * 1024;
 /// Entries that wait for the log take no more than this, and one entry, where writers wait for room.
@@ -44,7 +43,7 @@ const GUESS_FALL: f32 = 1.0 / 8.0;
 pub(super) struct Commits {
     pub(super) rows: Rows,
     limits: RowLimits,
-    /// Rows in memory beyond this, in bytes, make writers wait.
+    /// Rows in memory, in bytes: a part of this goes to the tables at a time.
     unapplied_size_bytes_max: usize,
     /// When the log has grown by this much, in bytes, the tables take up what is in memory, however little that is.
     log_unapplied_bytes_max: u64,
@@ -53,10 +52,9 @@ pub(super) struct Commits {
     pending: Condvar,
     /// Wakes the applier.
     work: Condvar,
-    /// Wakes writers who wait for room.
-    room: Notify,
-    /// Whether there is no room for another write. Every request asks.
-    is_crowded: AtomicBool,
+    /// What may be in memory until the tables have it.
+    pub(super) room: Room,
+    pace: Mutex<(Pace, Looked)>,
     /// Steps of the sweep that were done.
     sweeps: AtomicU64,
     /// Whether the committer waits for more.
@@ -74,6 +72,12 @@ pub(super) struct Commits {
     merges_are_behind: AtomicBool,
     pub(super) merging: Merging,
     pub(super) durable: DurableMark,
+}
+
+/// When it was last looked at how much has come.
+struct Looked {
+    at: Instant,
+    admitted: u64,
 }
 
 /// Tells the merger when there may be something to merge.
@@ -175,7 +179,8 @@ impl Commits {
     ) -> Result<Self, StoreError> {
         let sweeper = Sweeper::load(&rows, limits)?;
         let active = rows.active();
-        let is_crowded = rows.in_memory(&active).size_bytes() >= unapplied_size_bytes_max;
+        let room = Room::new(unapplied_size_bytes_max);
+        room.hold(rows.in_memory(&active).size_bytes());
         let queue = Queue {
             position,
             active,
@@ -197,8 +202,8 @@ impl Commits {
             queue: CachePadded::new(Mutex::new(queue)),
             pending: Condvar::new(),
             work: Condvar::new(),
-            room: Notify::new(),
-            is_crowded: AtomicBool::new(is_crowded),
+            room,
+            pace: Mutex::new((Pace::default(), Looked { at: Instant::now(), admitted: 0 })),
             sweeps: AtomicU64::new(0),
             gathering: AtomicBool::new(false),
             logged_entries: AtomicU64::new(0),
@@ -292,40 +297,15 @@ impl Commits {
         self.queue().failure()
     }
 
-    /// Whether no more writes are taken.
-    fn has_ended(&self) -> bool {
-        let queue = self.queue();
-        queue.closing || queue.failure.is_some()
-    }
-
-    /// Resolves when there is room for another write, or none will be taken.
-    pub(super) async fn wait_for_room(&self) {
-        loop {
-            let room = self.room.notified();
-            // Where nothing will be made any more, whoever writes is told so at once.
-            if self.has_room() || self.has_ended() {
-                return;
-            }
-            room.await;
-        }
-    }
-
-    pub(super) fn has_room(&self) -> bool {
-        !self.is_crowded.load(Ordering::Relaxed)
-    }
-
+    /// Tells how much is in memory now.
     fn look_for_room(&self, queue: &Queue, in_memory: &InMemory) {
-        let is_crowded = queue.frame.size_bytes() >= PENDING_SIZE_BYTES_MAX
-            || in_memory.size_bytes() >= self.unapplied_size_bytes_max;
-        if self.is_crowded.load(Ordering::Relaxed) != is_crowded {
-            self.is_crowded.store(is_crowded, Ordering::Relaxed);
-        }
+        self.room.hold(in_memory.size_bytes() + queue.frame.size_bytes());
     }
 
     /// Takes no more writes. Those that were made go on.
     pub(super) fn close(&self) {
         self.queue().closing = true;
-        self.room.notify_waiters();
+        self.room.end();
         self.pending.notify_one();
     }
 
@@ -341,7 +321,7 @@ impl Commits {
         let reason: Arc<str> = error.to_string().into();
         self.queue().failure.get_or_insert_with(|| reason.clone());
         self.durable.end(error, StoreError::ReadOnly { reason: reason.to_string() });
-        self.room.notify_waiters();
+        self.room.end();
         self.pending.notify_one();
         self.work.notify_one();
     }
@@ -411,13 +391,24 @@ impl Commits {
 
     /// Says that the tables have taken something up, or that some were merged.
     pub(super) fn tables_changed(&self) {
-        let behind = self.rows.new_runs() >= NEW_RUNS_MAX;
+        let runs = self.rows.new_runs();
+        let behind = runs >= RUNS_MAX;
+        self.look_at_pace(runs);
         let queue = self.queue();
         self.merges_are_behind.store(behind, Ordering::Relaxed);
         self.look_for_room(&queue, &self.rows.in_memory(&queue.active));
         drop(queue);
         self.work.notify_one();
-        self.room.notify_waiters();
+    }
+
+    fn look_at_pace(&self, runs: usize) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pace, looked) = &mut *pace;
+        let now = Looked { at: Instant::now(), admitted: self.room.admitted() };
+        let seconds = (now.at - looked.at).as_secs_f64().max(0.001);
+        let came = (now.admitted - looked.admitted) as f64 / seconds;
+        *looked = now;
+        self.room.pace(pace.look(runs, came));
     }
 
     /// Ends the merging of tables: what is under way is lost only to be done again.
@@ -535,9 +526,6 @@ impl<'a> Committer<'a> {
                 commits.look_for_room(&queue, &commits.rows.in_memory(&queue.active));
                 let first = Position(queue.position.0 + 1 - u64::from(frame.count()));
                 drop(queue);
-                if frame.size_bytes() >= PENDING_SIZE_BYTES_MAX {
-                    commits.room.notify_waiters();
-                }
                 return Next::Frame(first);
             }
             if queue.closing {

@@ -19,6 +19,7 @@ mod map_delta;
 mod maps;
 mod memory;
 mod overlay;
+mod pace;
 mod packed;
 mod record;
 mod rows;
@@ -52,7 +53,9 @@ pub use self::memory::MemoryShares;
 use self::rows::Rows;
 pub use self::tables::TableCounts;
 use self::tables::Tables;
+
 use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
+use super::room::Room;
 use super::{Content, Durable, DurableCounts, Horizon, ObjectState, Position, Resolve, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
@@ -440,12 +443,8 @@ impl Store for EmbeddedStore {
         Box::pin(async move { self.rows().inspect(name, horizon) })
     }
 
-    fn room(&self) -> Option<StoreFuture<'_, ()>> {
-        let wait = async || {
-            self.commits.wait_for_room().await;
-            Ok(())
-        };
-        (!self.commits.has_room()).then(|| Box::pin(wait()) as StoreFuture<'_, ()>)
+    fn room(&self) -> Option<&Room> {
+        Some(&self.commits.room)
     }
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError> {

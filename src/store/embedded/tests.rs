@@ -296,15 +296,15 @@ fn who_waits_for_room_is_told_when_none_will_be_made() {
     let full = Commits::new(bench.rows.clone(), LIMITS, 1, u64::MAX, bench.position).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        assert!(!full.has_room());
-        let mut waits = std::pin::pin!(full.wait_for_room());
+        assert!(full.room.try_reserve(1).is_none());
+        let mut waits = std::pin::pin!(full.room.reserve(1));
         tokio::select! {
             biased;
-            () = &mut waits => panic!("there is no room"),
+            _ = &mut waits => panic!("there is no room"),
             () = std::future::ready(()) => {}
         }
         full.fail(&StoreError::Engine { reason: "the disk is gone".into() });
-        waits.await;
+        drop(waits.await);
     });
     let delta = Delta { dot: Dot { actor: ACTOR, time: Time(9) }, puts: vec![], floors: vec![] };
     let refused = full.write(&LogEntry::Delta(object("k"), delta));
