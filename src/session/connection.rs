@@ -10,14 +10,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::Decoder;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::budget::{Budget, SMALL_BYTES_MAX, Share};
+use super::peer::Peer;
 use super::pipeline::{Pipeline, ReplyFrame};
 use crate::frame::{Frame, FrameCodec, FrameError};
-use crate::message::{Reply, Request};
+use crate::message::{MessageError, Reply, Request};
 use crate::service::{Answer, ClientState, Service, frame_too_large};
 
 /// What is read at once at most.
@@ -65,12 +67,11 @@ enum End {
 }
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    peer: Peer,
     codec: FrameCodec,
     input: BytesMut,
     /// The most bytes that were in the input at once: what its buffer holds at least.
     input_bytes_most: usize,
-    pipeline: Pipeline,
     budget: Budget,
     options: SessionOptions,
     /// When the frame must be there that has begun to arrive.
@@ -84,11 +85,10 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(stream: TcpStream, service: Service, budget: Budget, options: SessionOptions) -> Self {
         Self {
-            stream,
+            peer: Peer::new(stream, Pipeline::new(service.gates()), options.write_timeout),
             codec: FrameCodec::new(options.frame_size_bytes_max),
             input: BytesMut::new(),
             input_bytes_most: 0,
-            pipeline: Pipeline::new(service.gates()),
             budget,
             options,
             frame_deadline: None,
@@ -103,7 +103,7 @@ impl Connection {
     pub(super) async fn run(mut self, stopping: CancellationToken) -> io::Result<()> {
         let cancelled = pin!(stopping.cancelled());
         let end = self.answer_requests(&stopping, cancelled).await?;
-        self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
+        self.peer.write_all().await?;
         match end {
             End::Closed | End::TimedOut => Ok(()),
             End::Stopped if !self.has_unread() => Ok(()),
@@ -112,18 +112,18 @@ impl Connection {
     }
 
     fn has_unread(&mut self) -> bool {
-        !self.input.is_empty() || self.stream.try_read_buf(&mut self.input).is_ok_and(|read| read > 0)
+        !self.input.is_empty() || self.peer.stream.try_read_buf(&mut self.input).is_ok_and(|read| read > 0)
     }
 
     /// Ends a connection whose peer may still be sending. To close it over bytes that nobody reads would reset it, and a
     /// reset discards the replies that the peer has not taken yet: so what comes is read and dropped, for a while.
     async fn linger(mut self) -> io::Result<()> {
-        self.stream.shutdown().await?;
+        self.peer.stream.shutdown().await?;
         let dropped = timeout(LINGER_TIMEOUT, async {
             loop {
                 self.input.clear();
                 self.input.reserve(READ_BYTES);
-                if self.stream.read_buf(&mut self.input).await? == 0 {
+                if self.peer.stream.read_buf(&mut self.input).await? == 0 {
                     return Ok(());
                 }
             }
@@ -140,12 +140,11 @@ impl Connection {
         let mut has_answered = false;
         loop {
             // Whoever has nothing in flight is told so by `wait`.
-            if !self.input.is_empty() && (has_answered || !self.pipeline.is_empty()) && stopping.is_cancelled() {
+            if !self.input.is_empty() && (has_answered || !self.peer.pipeline.is_empty()) && stopping.is_cancelled() {
                 return Ok(End::Stopped);
             }
-            if self.pipeline.held_count() >= self.options.connection_requests_max {
-                self.pipeline.opened().await?;
-                self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
+            if self.peer.pipeline.held_count() >= self.options.connection_requests_max {
+                self.peer.write_next().await?;
                 continue;
             }
             self.input_bytes_most = self.input.len().max(self.input_bytes_most);
@@ -160,7 +159,7 @@ impl Connection {
                     }
                 }
                 Ok(None) => {
-                    self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
+                    self.peer.write().await?;
                     match self.wait(cancelled.as_mut()).await? {
                         Waited::GoOn => has_answered = false,
                         Waited::Closed => return Ok(End::Closed),
@@ -180,56 +179,78 @@ impl Connection {
 
     /// Answers one request. Its reply may wait while others follow. Whether the connection goes on.
     async fn answer(&mut self, frame: Frame) -> io::Result<bool> {
-        let request_share = self.budget.request().await;
+        let mut share = self.peer.attend(self.budget.request()).await?;
         let request = Request::decode(frame.code, frame.payload.clone());
         let is_read = request.as_ref().is_ok_and(Request::is_read);
-        let (reply, goes_on) = match self.service.answer(&mut self.state, request).await {
+        let (reply, goes_on) = match self.ask(request).await? {
             Answer::Reply(reply) => (reply, true),
             Answer::LastReply(reply) => (reply, false),
-            Answer::Stream(mut replies) => {
-                while let Some(reply) = replies.recv().await {
-                    self.push(&reply)?;
-                    self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
-                }
+            Answer::Stream(replies) => {
+                // It lasts as long as its reader likes, and nobody else waits for that.
+                drop(share);
+                self.stream(replies).await?;
                 return Ok(true);
             }
         };
         let mut reply = ReplyFrame::new(&reply)?;
         if reply.size_bytes() > SMALL_BYTES_MAX {
-            reply = self.afford(reply, frame, is_read).await?;
+            reply = match self.budget.try_bytes(reply.size_bytes()) {
+                Some(bytes) => reply.with(bytes),
+                None => {
+                    drop(std::mem::take(&mut share));
+                    let again = is_read.then_some(frame);
+                    let (reply, its_share) = self.afford(reply, again).await?;
+                    share = its_share;
+                    reply
+                }
+            };
         }
-        self.pipeline.push(reply, self.service.gate(), request_share);
-        if self.pipeline.is_worth_writing() {
-            self.pipeline.write(&mut self.stream, self.options.write_timeout).await?;
+        self.peer.pipeline.push(reply, self.service.gate(), share);
+        if self.peer.pipeline.is_worth_writing() {
+            self.peer.write().await?;
         }
         Ok(goes_on)
     }
 
-    /// Takes in a reply that is not counted as a request's.
-    fn push(&mut self, reply: &Reply) -> io::Result<()> {
-        self.pipeline.push(ReplyFrame::new(reply)?, self.service.gate(), Share::default());
+    /// Has the service answer.
+    async fn ask(&mut self, request: Result<Request, MessageError>) -> io::Result<Answer> {
+        let answered = pin!(self.service.answer(&mut self.state, request));
+        self.peer.attend(answered).await
+    }
+
+    /// Sends replies as they come.
+    async fn stream(&mut self, mut replies: mpsc::Receiver<Reply>) -> io::Result<()> {
+        while let Some(reply) = self.peer.attend(replies.recv()).await? {
+            self.push(&reply)?;
+            self.peer.write_all().await?;
+        }
         Ok(())
     }
 
-    /// Gets a large reply its part of the budget. Where it has to wait, a read lets go of what it found and reads again.
-    async fn afford(&mut self, reply: ReplyFrame, frame: Frame, is_read: bool) -> io::Result<ReplyFrame> {
+    /// Takes in a reply that is not counted as a request's.
+    fn push(&mut self, reply: &Reply) -> io::Result<()> {
+        self.peer.pipeline.push(ReplyFrame::new(reply)?, self.service.gate(), Share::default());
+        Ok(())
+    }
+
+    /// Waits for a large reply's part of the budget, and for a request's. Neither is held while the other's turn has not come
+    /// but in this order, which is that of large frames too. A read has let go of what it found, and reads again.
+    async fn afford(&mut self, reply: ReplyFrame, again: Option<Frame>) -> io::Result<(ReplyFrame, Share)> {
         let size_bytes = reply.size_bytes();
-        if let Some(bytes) = self.budget.try_bytes(size_bytes) {
-            return Ok(reply.with(bytes));
-        }
         // Whatever it holds itself must not keep it waiting.
         self.frame_bytes = Share::default();
-        let kept = (!is_read).then_some(reply);
-        self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
-        let bytes = self.budget.bytes(size_bytes).await;
-        if let Some(reply) = kept {
-            return Ok(reply.with(bytes));
-        }
-        let request = Request::decode(frame.code, frame.payload);
-        match self.service.answer(&mut self.state, request).await {
-            Answer::Reply(reply) | Answer::LastReply(reply) => Ok(ReplyFrame::new(&reply)?.with(bytes)),
-            Answer::Stream(_) => Err(io::Error::other("a request that had one answer has many")),
-        }
+        let kept = again.is_none().then_some(reply);
+        let bytes = self.peer.attend(self.budget.bytes(size_bytes)).await?;
+        let share = self.peer.attend(self.budget.request()).await?;
+        let reply = match (kept, again) {
+            (Some(reply), _) => reply,
+            (None, Some(frame)) => match self.ask(Request::decode(frame.code, frame.payload)).await? {
+                Answer::Reply(reply) | Answer::LastReply(reply) => ReplyFrame::new(&reply)?,
+                Answer::Stream(_) => return Err(io::Error::other("a request that had one answer has many")),
+            },
+            (None, None) => return Err(io::Error::other("a reply was neither kept nor made again")),
+        };
+        Ok((reply.with(bytes), share))
     }
 
     /// Waits for bytes, or until a reply may be written.
@@ -237,7 +258,7 @@ impl Connection {
         if FrameCodec::announced_bytes(&self.input).is_some_and(|announced| announced > SMALL_BYTES_MAX) {
             return self.wait_for_large_frame(cancelled).await;
         }
-        let Self { stream, input, input_bytes_most, pipeline, options, .. } = self;
+        let Self { peer: Peer { stream, pipeline, .. }, input, input_bytes_most, options, .. } = self;
         let deadline = if !input.is_empty() {
             Some(*self.frame_deadline.get_or_insert_with(|| Instant::now() + options.frame_timeout))
         } else if pipeline.is_empty() {
@@ -264,19 +285,21 @@ impl Connection {
 
     /// Gets the frame that has begun to arrive its part of the budget before more of it is read, and reads on.
     async fn wait_for_large_frame(&mut self, mut cancelled: Cancelled<'_, '_>) -> io::Result<Waited> {
-        self.pipeline.write_all(&mut self.stream, self.options.write_timeout).await?;
+        self.peer.write_all().await?;
         let announced_bytes = FrameCodec::announced_bytes(&self.input).unwrap_or_default();
         if self.frame_bytes.is_none() {
             tokio::select! {
                 () = &mut cancelled => return Ok(Waited::Stopped),
-                bytes = self.budget.bytes(announced_bytes) => self.frame_bytes = bytes,
+                bytes = self.peer.attend(self.budget.bytes(announced_bytes)) => self.frame_bytes = bytes?,
             }
+            // The wait was not the peer's.
+            self.frame_deadline = None;
         }
         let deadline = *self.frame_deadline.get_or_insert_with(|| Instant::now() + self.options.frame_timeout);
         tokio::select! {
             () = cancelled => Ok(Waited::Stopped),
             () = sleep_until(deadline) => Ok(Waited::TimedOut),
-            read = self.stream.read_buf(&mut self.input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
+            read = self.peer.stream.read_buf(&mut self.input) => Ok(if read? > 0 { Waited::GoOn } else { Waited::Closed }),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod budget;
 mod connection;
 mod listener;
+mod peer;
 mod pipeline;
 
 pub use connection::SessionOptions;

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -134,45 +135,59 @@ impl Pipeline {
         for part in frame.parts {
             if part.len() <= GATHERED_BYTES_MAX {
                 self.gathered.extend_from_slice(&part);
-            } else {
-                // The last of the parts is the value, and holds the frame's part of the budget.
-                let bytes = std::mem::take(&mut bytes);
-                self.ready.extend([(self.gathered.split().freeze(), Share::default()), (part, bytes)]);
+                continue;
             }
+            if !self.gathered.is_empty() {
+                self.ready.push_back((self.gathered.split().freeze(), Share::default()));
+            }
+            // The last of the parts is the value, and holds the frame's part of the budget.
+            self.ready.push_back((part, std::mem::take(&mut bytes)));
         }
     }
 
-    /// Writes what may be written.
+    /// Writes what may be written. Nothing is lost when this is dropped in the middle.
     ///
     /// # Errors
     /// When the peer takes nothing for as long as `patience`.
-    pub(super) async fn write(&mut self, stream: &mut TcpStream, patience: Duration) -> io::Result<()> {
+    pub(super) async fn write(&mut self, stream: &TcpStream, patience: Duration) -> io::Result<()> {
         self.release();
-        while let Some((part, _bytes)) = self.ready.pop_front() {
-            write_all(stream, &part, patience).await?;
+        while self.ready_bytes > 0 {
+            let next = self.ready.front().map_or(&self.gathered[..], |(part, _)| part);
+            match stream.try_write(next) {
+                Ok(count) => self.take_out(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable(stream, patience).await?,
+                Err(error) => return Err(error),
+            }
         }
-        if !self.gathered.is_empty() {
-            write_all(stream, &self.gathered, patience).await?;
+        Ok(())
+    }
+
+    /// Takes out what was written.
+    fn take_out(&mut self, count: usize) {
+        self.ready_bytes -= count;
+        if let Some((part, _)) = self.ready.front_mut() {
+            part.advance(count);
+            self.ready.pop_front_if(|(part, _)| part.is_empty());
+        } else if count < self.gathered.len() {
+            self.gathered.advance(count);
+        } else {
             self.gathered.clear();
             if self.gathered.capacity() > KEPT_BYTES_MAX {
                 self.gathered = BytesMut::new();
             }
         }
-        self.ready_bytes = 0;
-        Ok(())
     }
 
-    /// Waits for all gates and writes everything.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub(super) async fn write_all(&mut self, stream: &mut TcpStream, patience: Duration) -> io::Result<()> {
-        self.write(stream, patience).await?;
-        while !self.held.is_empty() {
-            self.opened().await?;
-            self.write(stream, patience).await?;
+    /// Waits for a peer that takes nothing. Replies whose gates open meanwhile give their part of the budget back.
+    async fn writable(&mut self, stream: &TcpStream, patience: Duration) -> io::Result<()> {
+        let mut writable = pin!(timeout(patience, stream.writable()));
+        loop {
+            tokio::select! {
+                biased;
+                writable = &mut writable => return writable.map_err(|_| io::ErrorKind::TimedOut)?,
+                opened = self.opened() => opened?,
+            }
         }
-        Ok(())
     }
 
     /// Gives back buffers that are larger. For when nothing waits.
@@ -185,18 +200,4 @@ impl Pipeline {
             self.gathered = BytesMut::new();
         }
     }
-}
-
-async fn write_all(stream: &mut TcpStream, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = match stream.try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                timeout(patience, stream.writable()).await.map_err(|_| io::ErrorKind::TimedOut)??;
-                continue;
-            }
-            written => written?,
-        };
-        bytes = &bytes[written..];
-    }
-    Ok(())
 }
