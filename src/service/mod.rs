@@ -11,6 +11,7 @@ mod index;
 mod kv;
 mod map_reduce_error;
 mod options;
+mod stream;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -15,10 +15,9 @@ use crate::message::Reply;
 use crate::message::generated::{RpbContent, RpbCsBucketReq, RpbCsBucketResp, RpbGetResp, RpbIndexObject};
 use crate::service::error::Refusal;
 use crate::service::kv::content::{self, typed_value};
-use crate::service::kv::listing::FRAMES_AHEAD;
 use crate::service::kv::name::listing_refusal;
 use crate::service::options::required;
-use crate::service::{Answer, Service};
+use crate::service::{Answer, Service, stream};
 
 /// Keys read at a time, and the most objects of one frame.
 const PAGE_MAX: usize = 100;
@@ -49,9 +48,7 @@ pub(in crate::service) fn fold(service: &Service, request: RpbCsBucketReq) -> Re
     let keys = keys.map_err(|error| listing_refusal(error, &bucket.bucket_type))?;
     let objects_max = request.max_results.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
     let fold = Fold { service: service.clone(), bucket, keys, objects_max, count: 0, last: None };
-    let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
-    tokio::spawn(fold.run(sender));
-    Ok(Answer::Stream(receiver))
+    Ok(stream::stream(|sender| fold.run(sender)))
 }
 
 struct Fold {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::continuation;
 use crate::domain::index::{IndexRange, Posting, TermKind};
@@ -15,10 +14,9 @@ use crate::message::Reply;
 use crate::message::generated::rpb_index_req::IndexQueryType;
 use crate::message::generated::{RpbIndexReq, RpbIndexResp, RpbPair};
 use crate::service::error::Refusal;
-use crate::service::kv::listing::FRAMES_AHEAD;
 use crate::service::kv::name::listing_refusal;
 use crate::service::options::{required, timeout};
-use crate::service::{Answer, Service};
+use crate::service::{Answer, Service, stream};
 
 /// Postings in one frame of a stream, and in one read of any query.
 const PAGE_MAX: usize = 512;
@@ -37,7 +35,7 @@ pub(in crate::service) async fn query(service: &Service, request: RpbIndexReq) -
     let postings = service.engine.query_index(query, PAGE_MAX);
     let postings = postings.map_err(|error| listing_refusal(error, &bucket_type))?;
     if streams {
-        Ok(stream(postings, form))
+        Ok(as_stream(postings, form))
     } else {
         collect(postings, form, service.options.reply_size_bytes_max).await
     }
@@ -175,9 +173,8 @@ async fn collect(mut postings: Postings, form: Form, size_bytes_max: usize) -> R
 }
 
 /// Frames without a continuation and then one without postings: clients lose what comes beside the other.
-fn stream(mut postings: Postings, form: Form) -> Answer {
-    let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
-    tokio::spawn(async move {
+fn as_stream(mut postings: Postings, form: Form) -> Answer {
+    stream::stream(|sender| async move {
         let (mut count, mut last) = (0, None);
         loop {
             let page = postings.next().await;
@@ -194,13 +191,11 @@ fn stream(mut postings: Postings, form: Form) -> Answer {
                 }
                 Err(error) => stream_refusal(error).into_reply(),
             };
-            // A connection that is gone does not want the rest.
             if sender.send(reply).await.is_err() || ends {
                 return;
             }
         }
-    });
-    Answer::Stream(receiver)
+    })
 }
 
 /// The error that ends a stream. A timeout reads differently there than in a single reply.

@@ -1,23 +1,17 @@
 //! What the listings of keys and of buckets have in common: pages become frames.
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-
 use crate::engine::Listing;
 use crate::message::Reply;
-use crate::service::Answer;
 use crate::service::error::Refusal;
-
-/// Frames read ahead of the connection.
-pub(in crate::service) const FRAMES_AHEAD: usize = 2;
+use crate::service::{Answer, stream};
+use bytes::Bytes;
 
 /// A frame for each page, then one that says it is the last and names nothing. An error ends the stream as well.
 pub(super) fn stream(
     mut listing: Listing,
     frame: impl Fn(Vec<Bytes>, Option<bool>) -> Reply + Send + 'static,
 ) -> Answer {
-    let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
-    tokio::spawn(async move {
+    stream::stream(|sender| async move {
         loop {
             let page = listing.next().await;
             let ends = !matches!(page, Ok(Some(_)));
@@ -26,11 +20,9 @@ pub(super) fn stream(
                 Ok(None) => frame(Vec::new(), Some(true)),
                 Err(error) => Refusal::from(error).into_reply(),
             };
-            // A connection that is gone does not want the rest.
             if sender.send(reply).await.is_err() || ends {
                 return;
             }
         }
-    });
-    Answer::Stream(receiver)
+    })
 }

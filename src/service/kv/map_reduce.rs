@@ -1,14 +1,11 @@
 //! RpbMapRedReq: always a stream (`queries.md` §3).
 
-use tokio::sync::mpsc;
-
-use super::listing::FRAMES_AHEAD;
 use crate::mapreduce::{self, Job};
 use crate::message::Reply;
 use crate::message::generated::{RpbMapRedReq, RpbMapRedResp};
 use crate::service::error::Refusal;
 use crate::service::options::required;
-use crate::service::{Answer, Service};
+use crate::service::{Answer, Service, stream};
 
 pub(in crate::service) fn map_reduce(service: &Service, request: RpbMapRedReq) -> Result<Answer, Refusal> {
     let options = &service.options.map_reduce;
@@ -17,8 +14,7 @@ pub(in crate::service) fn map_reduce(service: &Service, request: RpbMapRedReq) -
     }
     let job = Job::parse(&required(request.request), &required(request.content_type), options.term_limits())?;
     let mut results = mapreduce::start(service.engine.clone(), job, options)?;
-    let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
-    tokio::spawn(async move {
+    Ok(stream::stream(|sender| async move {
         loop {
             let result = results.recv().await;
             let ends = !matches!(result, Some(Ok(_)));
@@ -32,11 +28,10 @@ pub(in crate::service) fn map_reduce(service: &Service, request: RpbMapRedReq) -
                 None => Reply::MapReduce(RpbMapRedResp { phase: None, response: None, done: Some(true) }),
                 Some(Err(error)) => Refusal::from(error).into_reply(),
             };
-            // A connection that is gone does not want the rest: the job ends with its receiver.
+            // The job ends with its receiver.
             if sender.send(reply).await.is_err() || ends {
                 return;
             }
         }
-    });
-    Ok(Answer::Stream(receiver))
+    }))
 }
