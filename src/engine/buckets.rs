@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::EngineError;
 use crate::domain::datatype::DataType;
@@ -87,9 +87,9 @@ pub struct Buckets {
     name_size_bytes_max: usize,
     default_props: Arc<BucketProps>,
     // Read by every request, never across an await.
-    known: RwLock<Known>,
+    known: Arc<RwLock<Known>>,
     // Held from the look at what is changed until the change is durable and known.
-    changing: Mutex<()>,
+    changing: Arc<Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -122,16 +122,36 @@ impl Buckets {
             n_val_default,
             name_size_bytes_max,
             default_props,
-            known: RwLock::new(known),
-            changing: Mutex::new(()),
+            known: Arc::new(RwLock::new(known)),
+            changing: Arc::default(),
         })
     }
 
-    /// Writes a record and waits until it is durable: properties take effect for all requests at once, and no request waits
-    /// for them.
-    async fn write_record(&self, key: Bytes, value: Option<Bytes>) -> Result<(), StoreError> {
-        let position = self.store.put_record(key, value)?;
-        self.store.durable(position).await
+    /// Waits for its turn to change something.
+    async fn change(&self) -> OwnedMutexGuard<()> {
+        self.changing.clone().lock_owned().await
+    }
+
+    /// Writes a record, and lets it take effect once it is durable: for all requests at once, and no request waits for it.
+    /// Whoever asks may leave meanwhile. What has been written takes effect all the same, or it would only after a restart.
+    async fn write_record(
+        &self,
+        changing: OwnedMutexGuard<()>,
+        key: Bytes,
+        value: Option<Bytes>,
+        take_effect: impl FnOnce(&mut Known) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let durable = self.store.durable(self.store.put_record(key, value)?);
+        let known = self.known.clone();
+        let writing = tokio::spawn(async move {
+            durable.await?;
+            // Every change is a single insertion or removal.
+            take_effect(&mut known.write().unwrap_or_else(PoisonError::into_inner));
+            drop(changing);
+            Ok(())
+        });
+        // It ends early only with the server.
+        writing.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Gives a store that has no types yet the usual ones.
@@ -142,7 +162,8 @@ impl Buckets {
         for (name, data_type) in DEFAULT_TYPES {
             let datatype = Property::Datatype(Bytes::from_static(data_type.name().as_bytes()));
             let props = BucketProps::created(self.n_val_default, PropsChange { properties: vec![datatype] })?;
-            self.write_type(Bytes::from_static(name.as_bytes()), BucketType { props, active: true }).await?;
+            let name = Bytes::from_static(name.as_bytes());
+            self.write_type(self.change().await, name, BucketType { props, active: true }).await?;
         }
         Ok(())
     }
@@ -186,7 +207,7 @@ impl Buckets {
         if bucket.bucket.len() > self.name_size_bytes_max {
             return Err(EngineError::BucketTooLarge { bytes_max: self.name_size_bytes_max });
         }
-        let _changing = self.changing.lock().await;
+        let changing = self.change().await;
         let current = self.props(&bucket).ok_or(EngineError::NoSuchType)?;
         let props = current.changed(change, bucket.is_default_type())?;
         let record = BucketRecord {
@@ -194,24 +215,25 @@ impl Buckets {
             bucket: bucket.bucket.clone(),
             props: props.clone(),
         };
-        self.write_record(bucket_key(&bucket), Some(encode(&record))).await?;
-        self.write().buckets.insert(bucket, Arc::new(props));
-        Ok(())
+        let key = bucket_key(&bucket);
+        let take_effect = move |known: &mut Known| drop(known.buckets.insert(bucket, Arc::new(props)));
+        Ok(self.write_record(changing, key, Some(encode(&record)), take_effect).await?)
     }
 
     /// Drops a bucket's own properties: those of its type hold again. An unknown bucket or type has none.
     pub async fn reset_props(&self, bucket: &BucketName) -> Result<(), EngineError> {
-        let _changing = self.changing.lock().await;
-        if self.read().buckets.contains_key(bucket) {
-            self.write_record(bucket_key(bucket), None).await?;
-            self.write().buckets.remove(bucket);
+        let changing = self.change().await;
+        if !self.read().buckets.contains_key(bucket) {
+            return Ok(());
         }
-        Ok(())
+        let name = bucket.clone();
+        let take_effect = move |known: &mut Known| drop(known.buckets.remove(&name));
+        Ok(self.write_record(changing, bucket_key(bucket), None, take_effect).await?)
     }
 
     /// Creates a type, or creates it anew while it is not active.
     pub async fn create_type(&self, name: Bytes, change: PropsChange) -> Result<(), CreateError> {
-        let _changing = self.changing.lock().await;
+        let changing = self.change().await;
         if name == DEFAULT_TYPE || name == "any" {
             return Err(CreateError::Reserved);
         }
@@ -219,22 +241,22 @@ impl Buckets {
             return Err(CreateError::AlreadyActive);
         }
         let props = BucketProps::created(self.n_val_default, change)?;
-        Ok(self.write_type(name, BucketType { props, active: false }).await?)
+        Ok(self.write_type(changing, name, BucketType { props, active: false }).await?)
     }
 
     /// Activates a type. An active one stays as it is.
     pub async fn activate_type(&self, name: Bytes) -> Result<(), TypeError> {
-        let _changing = self.changing.lock().await;
+        let changing = self.change().await;
         let existing = self.find_type(&name).ok_or(TypeError::Undefined)?;
         if existing.active {
             return Ok(());
         }
-        Ok(self.write_type(name, BucketType { active: true, ..existing }).await?)
+        Ok(self.write_type(changing, name, BucketType { active: true, ..existing }).await?)
     }
 
     /// Changes the properties of an active type.
     pub async fn update_type(&self, name: Bytes, change: PropsChange) -> Result<(), TypeError> {
-        let _changing = self.changing.lock().await;
+        let changing = self.change().await;
         if name == DEFAULT_TYPE {
             return Err(TypeError::Default);
         }
@@ -243,23 +265,24 @@ impl Buckets {
             return Err(TypeError::NotActive);
         }
         let props = existing.props.changed(change, false)?;
-        Ok(self.write_type(name, BucketType { props, active: true }).await?)
+        Ok(self.write_type(changing, name, BucketType { props, active: true }).await?)
     }
 
-    async fn write_type(&self, name: Bytes, bucket_type: BucketType) -> Result<(), StoreError> {
-        let key = [TYPE_RECORDS, &name].concat().into();
-        self.write_record(key, Some(encode(&bucket_type))).await?;
-        self.write().types.insert(name, (Arc::new(bucket_type.props), bucket_type.active));
-        Ok(())
+    async fn write_type(
+        &self,
+        changing: OwnedMutexGuard<()>,
+        name: Bytes,
+        bucket_type: BucketType,
+    ) -> Result<(), StoreError> {
+        let (key, value) = ([TYPE_RECORDS, &name].concat().into(), encode(&bucket_type));
+        let take_effect = move |known: &mut Known| {
+            known.types.insert(name, (Arc::new(bucket_type.props), bucket_type.active));
+        };
+        self.write_record(changing, key, Some(value), take_effect).await
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
-        // Every change is a single insertion or removal.
         self.known.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Known> {
-        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
