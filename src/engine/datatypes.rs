@@ -119,7 +119,7 @@ impl Engine {
         };
         let patience = nonzero(options.timeout).unwrap_or(inner.options.request_timeout_default);
 
-        let _turn = inner.lock(name, operation.size_bytes(), patience).await?;
+        let turn = inner.lock(name, operation.size_bytes(), patience).await?;
         let resolve = |seen: &LiveCells| {
             let dot = inner.clock.draw()?;
             let hll_precision = bucket.props.hll_precision();
@@ -129,6 +129,8 @@ impl Engine {
         self.write(name, &operation.plan(context.is_some()), resolve).await?;
         let Some(sink) = sink else { return Ok(None) };
         let content = inner.store.open_content(name, Path::root(), None, &self.horizon).await?;
+        // The content stays as it is now however long it is read: the next update need not wait for that.
+        drop(turn);
         let context = object::context_of(&content.values);
         show(data_type, content.pages, sink).await?;
         Ok(Some(context))

@@ -126,7 +126,7 @@ impl Engine {
         };
         let patience = options.timeout.unwrap_or(inner.options.request_timeout_default);
 
-        let _turn = inner.lock(name, content.size_bytes(), patience).await?;
+        let turn = inner.lock(name, content.size_bytes(), patience).await?;
         let deleted = content.deleted;
         let resolve = |seen: &LiveCells| {
             let dot = inner.clock.draw()?;
@@ -141,6 +141,7 @@ impl Engine {
             return Ok(None);
         }
         let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;
+        drop(turn);
         self.notice_tombstones(name, &seen);
         if return_view && !props.is_write_once() {
             self.view(name, &props, seen, sink).await.map(Some)
