@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -147,7 +147,10 @@ async fn converse<A: BucketTypeAdmin + Inspector + MapAdmin>(
                 Ok(ControlRequest::MapBackup { standby }) => {
                     return feed(&mut reader, &mut writer, answer, standby, shutdown).await;
                 }
-                Ok(request) => (answer.to(request).await, false),
+                Ok(request) => match while_there(&mut reader, answer.to(request)).await {
+                    Some(reply) => (reply, false),
+                    None => return Ok(()),
+                },
                 Err(reason) => (failed(format!("request not understood: {reason}")), false),
             },
         };
@@ -155,6 +158,26 @@ async fn converse<A: BucketTypeAdmin + Inspector + MapAdmin>(
         if last {
             return Ok(());
         }
+    }
+}
+
+/// Does something for the peer; `None` when it closes meanwhile. Not so if it only sends no more. Of what it sends ahead no
+/// more is read than the reader has room for.
+async fn while_there<T>(reader: &mut BufReader<OwnedReadHalf>, work: impl Future<Output = T>) -> Option<T> {
+    let closed = async {
+        let has_left = match reader.fill_buf().await {
+            Ok(ahead) if !ahead.is_empty() => false,
+            // Sockets of this kind are told of both ends at once.
+            _ => reader.get_ref().ready(Interest::WRITABLE).await.is_ok_and(|ready| ready.is_write_closed()),
+        };
+        if !has_left {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = closed => None,
     }
 }
 
@@ -507,6 +530,26 @@ mod tests {
             assert!(reason.starts_with("request not understood: "), "{reason}");
         }
         assert!(matches!(read_line(&mut reader).await.unwrap(), Line::Whole(_)));
+    }
+
+    #[tokio::test]
+    async fn what_is_done_for_a_peer_ends_when_it_leaves_and_only_then() {
+        let pair = || {
+            let (peer, stream) = UnixStream::pair().unwrap();
+            let (reader, writer) = stream.into_split();
+            (peer, BufReader::new(reader), writer)
+        };
+        let work = async || tokio::time::sleep(Duration::from_millis(100)).await;
+        let (peer, mut reader, _writer) = pair();
+        drop(peer);
+        assert_eq!(while_there(&mut reader, std::future::pending::<()>()).await, None);
+        let (mut peer, mut reader, _writer) = pair();
+        peer.shutdown().await.unwrap();
+        assert_eq!(while_there(&mut reader, work()).await, Some(()));
+        let (mut peer, mut reader, _writer) = pair();
+        peer.write_all(b"ahead").await.unwrap();
+        assert_eq!(while_there(&mut reader, work()).await, Some(()));
+        assert_eq!(reader.fill_buf().await.unwrap(), b"ahead");
     }
 
     #[tokio::test]
