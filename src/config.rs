@@ -103,8 +103,10 @@ config_keys! {
         "Memory for frames and replies of more than 64 KiB that are being read or written, over all connections; a larger one takes all of it.";
     idle_timeout_ms: u32 = 0,
         "How long a connection may rest between two requests before it is closed; 0 means for ever, since pools of clients expect that.";
+    keepalive_ms: u32 = 15_000,
+        "How long a client may be silent before its system is asked whether it is still there, in whole seconds; 0 means for ever. What is done for a client that has left ends when its system says so.";
     frame_timeout_ms: u32 = 300_000,
-        "How long a request may take to arrive, from its first byte to its last.";
+        "How long a request may take to arrive, from its first byte to its last; over gRPC, until it is answered.";
     write_timeout_ms: u32 = 60_000,
         "How long a client may take nothing of a reply that waits for it before its connection is closed.";
     key_size_bytes_max: usize = 65_536,
@@ -451,6 +453,10 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     in_range("request_timeout_ms_default", config.request_timeout_ms_default.into(), 1, u32::MAX.into())?;
     in_range("connection_requests_max", config.connection_requests_max as u64, 1, 1_000_000)?;
     in_range("buffered_bytes_max", config.buffered_bytes_max as u64, 1024 * 1024, i64::MAX as u64)?;
+    // Systems count in seconds.
+    if config.keepalive_ms > 0 {
+        in_range("keepalive_ms", config.keepalive_ms.into(), 1000, 32_767_000)?;
+    }
     in_range("frame_timeout_ms", config.frame_timeout_ms.into(), 1, u32::MAX.into())?;
     in_range("write_timeout_ms", config.write_timeout_ms.into(), 1, u32::MAX.into())?;
     in_range("requests_in_flight_max", config.requests_in_flight_max as u64, 1, 1_000_000)?;

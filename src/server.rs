@@ -107,8 +107,9 @@ pub async fn run(config: Config, idleness: Arc<Idleness>) -> Result<(), ServerEr
     let service = Service::new(engine.clone(), service_options(&config));
 
     let mut listeners = Vec::new();
+    let keepalive = (config.keepalive_ms > 0).then(|| Duration::from_millis(config.keepalive_ms.into()));
     for address in &config.pbc_listen {
-        let listener = Listener::bind(address).await;
+        let listener = Listener::bind(address, keepalive).await;
         listeners.push(listener.map_err(|cause| ServerError::Listen { address: address.clone(), cause })?);
     }
     let grpc = bind_grpc(&config, &maps).await?;
@@ -336,6 +337,7 @@ fn grpc_options(config: &Config, tls: Option<TlsFiles>) -> GrpcOptions {
         open_streams_max: config.grpc_open_streams_max,
         entries_per_request_max: config.grpc_backup_entries_max,
         backup_requests_in_flight_max: config.grpc_backup_requests_in_flight_max,
+        request_timeout: Duration::from_millis(config.frame_timeout_ms.into()),
         drain_timeout: Duration::from_millis(config.drain_timeout_ms),
         tls,
     }

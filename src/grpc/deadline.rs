@@ -12,13 +12,17 @@ use tower::Layer;
 
 /// Answers requests whose time is up.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DeadlineLayer;
+pub(super) struct DeadlineLayer {
+    /// How long a request may take that asks for more or for nothing, its arrival included: it holds a place meanwhile that others
+    /// wait for.
+    pub(super) time_max: Duration,
+}
 
 impl<S> Layer<S> for DeadlineLayer {
     type Service = Deadline<S>;
 
     fn layer(&self, inner: S) -> Deadline<S> {
-        Deadline { inner }
+        Deadline { inner, time_max: self.time_max }
     }
 }
 
@@ -26,6 +30,7 @@ impl<S> Layer<S> for DeadlineLayer {
 #[derive(Clone, Debug)]
 pub(super) struct Deadline<S> {
     inner: S,
+    time_max: Duration,
 }
 
 impl<S, A, B> Service<Request<A>> for Deadline<S>
@@ -44,20 +49,17 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let arrived = Instant::now();
-        let time_left = time_left(request.headers());
+        let time_left = time_left(request.headers()).unwrap_or(self.time_max).min(self.time_max);
         let answer = self.inner.call(request);
-        match time_left {
-            None => Box::pin(answer),
-            // Tonic's own timer begins after this one, and looks at the answer first.
-            Some(time_left) => Box::pin(async move {
-                // What is too late already is not begun: an answer that needs no waiting would come all the same.
-                let late = || Ok(Status::deadline_exceeded("the deadline has passed").into_http());
-                if arrived.elapsed() >= time_left {
-                    return late();
-                }
-                timeout(time_left, answer).await.unwrap_or_else(|_| late())
-            }),
-        }
+        // Tonic's own timer begins after this one, and looks at the answer first.
+        Box::pin(async move {
+            // What is too late already is not begun: an answer that needs no waiting would come all the same.
+            let late = || Ok(Status::deadline_exceeded("the deadline has passed").into_http());
+            if arrived.elapsed() >= time_left {
+                return late();
+            }
+            timeout(time_left, answer).await.unwrap_or_else(|_| late())
+        })
     }
 }
 
@@ -118,7 +120,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(5)).await;
             Ok::<_, Infallible>(Response::new(String::from("done")))
         });
-        let mut service = DeadlineLayer.layer(slow);
+        let mut service = DeadlineLayer { time_max: Duration::from_secs(10) }.layer(slow);
         let mut ask = async |text| {
             let mut request = Request::new(());
             *request.headers_mut() = headers(text);

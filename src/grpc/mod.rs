@@ -85,6 +85,8 @@ pub struct GrpcOptions {
     pub entries_per_request_max: usize,
     /// Requests of a Backup stream that are in work at a time.
     pub backup_requests_in_flight_max: usize,
+    /// How long a request may take, from its first byte until it is answered or, of a stream, begun.
+    pub request_timeout: Duration,
     /// How long requests in work may take when the server stops.
     pub drain_timeout: Duration,
     /// Certificate and key, both in PEM, where the listener speaks TLS.
@@ -182,7 +184,7 @@ impl GrpcServer {
 
         let router = server
             .layer(MapResponseLayer::new(with_usual_status))
-            .layer(DeadlineLayer)
+            .layer(DeadlineLayer { time_max: options.request_timeout })
             .layer(GlobalConcurrencyLimitLayer::new(options.requests_in_flight_max))
             .add_service(map)
             .add_service(partition)

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -55,14 +56,15 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds `HOST:PORT`. Port 0 takes a free one.
+    /// Binds `HOST:PORT`. Port 0 takes a free one. Peers that are silent for as long as `keepalive` are asked by the system
+    /// whether they are still there; at least a second.
     ///
     /// # Errors
     /// When the name does not resolve, or none of its addresses can be bound.
-    pub async fn bind(address: &str) -> io::Result<Self> {
+    pub async fn bind(address: &str, keepalive: Option<Duration>) -> io::Result<Self> {
         let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in lookup_host(address).await? {
-            match Self::bind_one(address) {
+            match Self::bind_one(address, keepalive) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last_error = error,
             }
@@ -70,10 +72,15 @@ impl Listener {
         Err(last_error)
     }
 
-    fn bind_one(address: SocketAddr) -> io::Result<Self> {
+    fn bind_one(address: SocketAddr, keepalive: Option<Duration>) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restarted server takes its port back at once.
         socket.set_reuseaddr(true)?;
+        if let Some(keepalive) = keepalive {
+            // Connections have it from the socket that accepts them.
+            let keepalive = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive);
+            SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+        }
         socket.bind(address)?;
         let socket = socket.listen(BACKLOG)?;
         let address = socket.local_addr()?;
@@ -86,7 +93,7 @@ impl Listener {
     }
 
     /// Serves connections until `stopping` is cancelled, then waits for those that are open. While as many are open as may
-    /// be, further ones wait to be accepted.
+    /// be, the next one waits, and those behind it wait to be accepted.
     pub async fn serve(self, service: Service, options: ListenerOptions, limits: Limits, stopping: CancellationToken) {
         let mut connections = JoinSet::new();
         let mut pause = ACCEPT_PAUSE_MIN;
@@ -94,11 +101,14 @@ impl Listener {
             let accepted = tokio::select! {
                 () = stopping.cancelled() => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = self.accept(&limits.connections) => accepted,
+                accepted = self.accept() => accepted,
             };
             match accepted {
-                Ok((stream, permit)) => {
+                Ok(stream) => {
                     pause = ACCEPT_PAUSE_MIN;
+                    // Not before: a listener to which nobody comes would hold what another one waits for.
+                    let permit = limits.connections.clone().acquire_owned();
+                    let Some(Ok(permit)) = stopping.run_until_cancelled(permit).await else { break };
                     let connection =
                         Connection::new(stream, service.for_client(), limits.budget.clone(), options.session);
                     // One of its own, so that connections do not meet at the lock of one.
@@ -125,11 +135,10 @@ impl Listener {
         }
     }
 
-    async fn accept(&self, permits: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+    async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.socket.accept().await?;
         // Replies are small and waited for.
         stream.set_nodelay(true)?;
-        Ok((stream, permit))
+        Ok(stream)
     }
 }

@@ -53,6 +53,7 @@ fn options() -> GrpcOptions {
         open_streams_max: 8,
         entries_per_request_max: 256,
         backup_requests_in_flight_max: 8,
+        request_timeout: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(5),
         tls: None,
     }

@@ -8,9 +8,10 @@ use ombak::grpc::generated::atomix::cluster::cluster_service_client::ClusterServ
 use ombak::grpc::generated::atomix::partition::partition_service_client::PartitionServiceClient;
 use ombak::grpc::generated::atomix::partition::{JoinPartitionGroupRequest, PartitionGroupId};
 use ombak::grpc::generated::atomix::pb::map::map_service_client::MapServiceClient;
-use ombak::grpc::generated::atomix::pb::map::{GetRequest, PutRequest};
+use ombak::grpc::generated::atomix::pb::map::{GetRequest, GetResponse, PutRequest};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request};
+use tonic_prost::ProstCodec;
 
 use super::client::*;
 use super::support::{Server, serve};
@@ -212,4 +213,22 @@ async fn maps_are_served_over_tls_where_a_certificate_is_configured() {
         errors.contains("ombak: tls_certificate_file and tls_key_file are no certificate with its key"),
         "{errors}"
     );
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_arrive_gives_its_place_back() {
+    let env = [("OMBAK_GRPC_REQUESTS_IN_FLIGHT_MAX", "1"), ("OMBAK_FRAME_TIMEOUT_MS", "1000")];
+    let server = Server::start_with(&env);
+    let url = format!("http://{}", server.grpc.unwrap());
+    let mut slow = tonic::client::Grpc::new(Endpoint::from_shared(url).unwrap().connect().await.unwrap());
+    let asked = tokio::spawn(async move {
+        slow.ready().await.unwrap();
+        let path = "/atomix.pb.map.MapService/Get".parse().unwrap();
+        let never = Request::new(tokio_stream::pending::<GetRequest>());
+        slow.client_streaming::<_, GetRequest, GetResponse, _>(never, path, ProstCodec::default()).await.map(|_| ())
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let found = tokio::time::timeout(PATIENCE, get(&mut connect(server.grpc.unwrap()).await, "foo")).await;
+    assert_eq!(found.expect("the place is not given back").unwrap(), None);
+    assert_eq!(asked.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
 }

@@ -184,3 +184,22 @@ fn several_addresses() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_listener_to_which_nobody_comes_keeps_no_connection_from_another() {
+    let (_dir, data) = dir();
+    let mut command = serve(&data);
+    command.args(["--pbc", "127.0.0.2:0"]).env("OMBAK_CONNECTIONS_MAX", "1").stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let addresses = [(); 2].map(|()| {
+        let line = lines.next().unwrap().unwrap();
+        let (_, address) = line.split_once(" serves Riak clients on ").unwrap();
+        address.parse().unwrap()
+    });
+    for address in addresses {
+        crate::support::Connection::open(address).expect_alive();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
