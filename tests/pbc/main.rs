@@ -5,7 +5,10 @@ mod contexts;
 mod framing;
 mod full_disk;
 mod idle;
+#[path = "../support/in_process.rs"]
+mod in_process;
 mod inspect;
+mod leave;
 mod listings;
 mod map_layouts;
 mod objects;
@@ -15,6 +18,7 @@ mod readme;
 mod refusals;
 #[path = "../support/requests.rs"]
 mod requests;
+mod stalls;
 #[path = "../support/mod.rs"]
 mod support;
 mod vectors;

@@ -1,10 +1,16 @@
-//! A whole fetch of a large set over the wire.
+//! Large sets that are shown whole.
 
+use std::cell::RefCell;
+
+use ombak::domain::datatype::DataType;
+use ombak::domain::datatype::value::{Value, ValueBuilder};
+use ombak::engine::{Update, WriteOptions};
 use ombak::message::generated::DtFetchResp;
 use ombak::message::{Reply, Request};
 
 use crate::requests::*;
 use crate::support::{Connection, Server};
+use crate::workbench::{self, Workbench, number, object};
 
 const MEMBERS: u64 = 200_000;
 
@@ -56,4 +62,33 @@ fn a_set_beyond_the_frame_limit_is_an_error_and_the_connection_goes_on() {
     // Its parts are still there to be read, and it can still be changed.
     assert!(matches!(connection.ask(&update("sets", "k", set(&["more"], &["00000000"]))), Reply::DtUpdate(_)));
     assert_eq!(server.printed(&["inspect", "sets/b", "k", "count"]), "{\n  \"count\": 21000\n}\n");
+}
+
+#[test]
+fn an_update_does_not_wait_while_another_is_shown_a_large_set() {
+    const MEMBERS: u64 = 50_000;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Workbench::open(workbench::options(dir.path()));
+    let name = object("sets", "k");
+    bench.grow_set(&name, MEMBERS);
+    let bucket = bench.engine.data_type_bucket(&name.bucket).unwrap();
+    let adding = |member| {
+        let operation = workbench::add([number(member)].into_iter());
+        Update { operation, context: None, options: WriteOptions::default() }
+    };
+    let mut value = ValueBuilder::new(DataType::Set);
+    let order = RefCell::new(Vec::new());
+    let shown = async {
+        bench.engine.update(&name, &bucket, adding(MEMBERS), Some(&mut value)).await.unwrap();
+        order.borrow_mut().push("shown");
+    };
+    let updated = async {
+        bench.engine.update(&name, &bucket, adding(MEMBERS + 1), None).await.unwrap();
+        order.borrow_mut().push("updated");
+    };
+    bench.runtime.block_on(async { tokio::join!(shown, updated) });
+    assert_eq!(*order.borrow(), ["updated", "shown"]);
+    // As it was after its own update.
+    let Value::Set(members) = value.finish() else { panic!("a set") };
+    assert_eq!(members.len() as u64, MEMBERS + 1);
 }
