@@ -69,15 +69,16 @@ impl Room {
 
     fn take(&self, bytes: usize) -> Option<Reservation> {
         let bytes = bytes.min(self.0.bytes_max / 2);
-        let reserved = self.0.reserved.fetch_add(bytes, Ordering::AcqRel).saturating_add(bytes);
-        // Dropped, it gives the bytes back.
-        let reservation = Reservation { room: self.clone(), bytes };
-        let has_room = self.0.held.load(Ordering::Acquire).saturating_add(reserved) <= self.0.bytes_max;
-        if !has_room && !self.0.has_ended.load(Ordering::Acquire) {
-            return None;
-        }
+        let held = self.0.held.load(Ordering::Acquire);
+        let has_ended = self.0.has_ended.load(Ordering::Acquire);
+        // Never more than there is, not even for a moment: somebody else would find no room, and be told of none.
+        let taken = self.0.reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, |reserved| {
+            let fits = held.saturating_add(reserved).saturating_add(bytes) <= self.0.bytes_max;
+            (fits || has_ended).then(|| reserved.saturating_add(bytes))
+        });
+        taken.ok()?;
         self.0.admitted.fetch_add(bytes as u64, Ordering::Relaxed);
-        Some(reservation)
+        Some(Reservation { room: self.clone(), bytes })
     }
 
     /// Reserves room, and waits until there is so much and it is its turn.

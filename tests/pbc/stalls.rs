@@ -128,11 +128,7 @@ fn a_peer_that_left_while_its_large_frame_waited_for_bytes_is_gone() {
 const NO_MEMORY_BYTES: usize = 64;
 
 fn patient() -> Config {
-    Config {
-        request_timeout_ms_default: 600_000,
-        keepalive_ms: 1_000,
-        ..Config::default()
-    }
+    Config { request_timeout_ms_default: 600_000, keepalive_ms: 1_000, ..Config::default() }
 }
 
 #[test]
