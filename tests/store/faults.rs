@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path as DirPath;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ombak::domain::cell::LiveCells;
 use ombak::domain::delta::Delta;
-use ombak::store::embedded::{Disk, EmbeddedOptions, EmbeddedStore};
+use ombak::store::embedded::{Disk, EmbeddedOptions, EmbeddedStore, SystemDisk};
 use ombak::store::{Store, StoreError};
 
 use super::crash_points::{History, options_at};
@@ -173,4 +173,44 @@ async fn a_disk_that_tears_any_write_loses_nothing_acknowledged() {
 #[tokio::test]
 async fn a_power_failure_at_any_operation_loses_nothing_acknowledged() {
     fail_everywhere(Fault::Lost).await;
+}
+
+/// A disk whose code breaks down.
+struct PanickingDisk {
+    panics: AtomicBool,
+}
+
+impl Disk for PanickingDisk {
+    fn create(&self, path: &DirPath, is_synced_at_once: bool) -> io::Result<File> {
+        SystemDisk.create(path, is_synced_at_once)
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        SystemDisk.write_at(file, bytes, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        assert!(!self.panics.load(Ordering::SeqCst), "the test wants it");
+        SystemDisk.sync(file)
+    }
+}
+
+#[tokio::test]
+async fn a_committer_that_panics_makes_the_store_read_only_and_close_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(PanickingDisk { panics: AtomicBool::new(false) });
+    let store = open_with(EmbeddedOptions { log_disk: disk.clone(), ..options(dir.path()) });
+    let record = |value: &str| store.put_record(bytes("r"), Some(bytes(value)));
+    durable(&store, record("before")).await.unwrap();
+    disk.panics.store(true, Ordering::SeqCst);
+    let told = durable(&store, record("lost")).await.unwrap_err();
+    assert!(matches!(told, StoreError::Engine { .. }), "{told}");
+    let refused = record("refused").unwrap_err();
+    let reason = "the storage engine failed: the thread committer panicked: the test wants it";
+    assert_eq!(refused, StoreError::ReadOnly { reason: reason.into() });
+    assert_eq!(store.failure(), Some(refused));
+    store.close();
+    drop(store);
+    let records = open(dir.path()).records().await.unwrap();
+    assert!(records == [(bytes("r"), bytes("before"))] || records == [(bytes("r"), bytes("lost"))], "{records:?}");
 }

@@ -72,6 +72,9 @@ pub(super) struct Commits {
     merges_are_behind: AtomicBool,
     pub(super) merging: Merging,
     pub(super) durable: DurableMark,
+    /// Whether the applier is to panic.
+    #[cfg(test)]
+    applier_panics: AtomicBool,
 }
 
 /// When it was last looked at how much has come.
@@ -214,6 +217,8 @@ impl Commits {
             merges_are_behind: AtomicBool::new(false),
             merging: Merging::default(),
             durable,
+            #[cfg(test)]
+            applier_panics: AtomicBool::new(false),
         })
     }
 
@@ -315,15 +320,20 @@ impl Commits {
         self.work.notify_one();
     }
 
-    /// Takes no more writes, for a reason.
+    /// Takes no more writes, for a reason; the first one stands. Those who wait are told.
     pub(super) fn fail(&self, error: &StoreError) {
-        tracing::error!(%error, "a write failed; the store is read-only until it is restarted");
-        let reason: Arc<str> = error.to_string().into();
-        self.queue().failure.get_or_insert_with(|| reason.clone());
+        let mut queue = self.queue();
+        let is_first = queue.failure.is_none();
+        let reason = queue.failure.get_or_insert_with(|| error.to_string().into()).clone();
+        drop(queue);
         self.durable.end(error, StoreError::ReadOnly { reason: reason.to_string() });
         self.room.end();
         self.pending.notify_one();
         self.work.notify_one();
+        // Last: whatever becomes of the line, everybody has been told.
+        if is_first {
+            tracing::error!(%error, "a write failed; the store is read-only until it is restarted");
+        }
     }
 
     /// Ends the committer's wait for more, since there is nobody at work who might write it.
@@ -356,6 +366,8 @@ impl Commits {
             if queue.failure.is_some() {
                 return Task::End;
             }
+            #[cfg(test)]
+            assert!(!self.applier_panics.load(Ordering::SeqCst), "the test wants it");
             if queue.drained || self.is_due(&self.rows.in_memory(&queue.active)) {
                 let logged_bytes = self.logged_bytes.load(Ordering::Relaxed);
                 self.frozen_at_bytes.store(logged_bytes, Ordering::Relaxed);
@@ -423,6 +435,15 @@ impl Commits {
         let mut queue = self.queue();
         let frozen = self.rows.freeze(&mut queue.active);
         self.rows.apply(&frozen, queue.position)
+    }
+
+    /// Has the applier panic, with the lock held.
+    #[cfg(test)]
+    pub(super) fn have_applier_panic(&self) {
+        let queue = self.queue();
+        self.applier_panics.store(true, Ordering::SeqCst);
+        drop(queue);
+        self.work.notify_one();
     }
 
     /// Does a piece of the sweep at once.

@@ -12,6 +12,7 @@ mod content_record;
 mod counts;
 mod durable;
 mod entry;
+mod guard;
 mod idle;
 mod layout;
 mod log;
@@ -223,10 +224,10 @@ pub struct EmbeddedStore {
 
 /// The threads that work behind the store.
 struct Threads {
-    committer: JoinHandle<Log>,
+    committer: JoinHandle<Option<Log>>,
     /// Whether the tables hold everything in the end.
-    applier: JoinHandle<bool>,
-    merger: JoinHandle<()>,
+    applier: JoinHandle<Option<bool>>,
+    merger: JoinHandle<Option<()>>,
 }
 
 impl EmbeddedStore {
@@ -263,16 +264,13 @@ impl EmbeddedStore {
             });
         }
         let thread_error = |error: std::io::Error| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
-        let committer = thread::Builder::new().name("committer".into());
-        let (shared, durability, idleness) = (commits.clone(), options.durability, options.idleness.clone());
-        let committer =
-            committer.spawn(move || Committer::new(&shared, log, durability, idleness).run()).map_err(thread_error)?;
-        let applier = thread::Builder::new().name("applier".into());
-        let shared = commits.clone();
-        let applier = applier.spawn(move || Applier::new(&shared).run()).map_err(thread_error)?;
-        let merger = thread::Builder::new().name("merger".into());
-        let shared = commits.clone();
-        let merger = merger.spawn(move || Merger::new(&shared).run()).map_err(thread_error)?;
+        let (durability, idleness) = (options.durability, options.idleness.clone());
+        let commit = move |commits: &Commits| Committer::new(commits, log, durability, idleness).run();
+        let committer = guard::spawn("committer", &commits, commit).map_err(thread_error)?;
+        let apply = |commits: &Commits| Applier::new(commits).run();
+        let applier = guard::spawn("applier", &commits, apply).map_err(thread_error)?;
+        let merge = |commits: &Commits| Merger::new(commits).run();
+        let merger = guard::spawn("merger", &commits, merge).map_err(thread_error)?;
         // Whatever the last process had left to merge.
         commits.tables_changed();
         commits.merging.want();
@@ -533,17 +531,15 @@ impl Store for EmbeddedStore {
         let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let (log, held) = (threads.committer.join(), threads.applier.join());
         self.commits.end_merging();
-        match (log, held, threads.merger.join()) {
-            (Ok(log), Ok(true), Ok(())) => {
+        match (log.ok().flatten(), held.ok().flatten(), threads.merger.join().ok().flatten()) {
+            (Some(log), Some(true), Some(())) => {
                 // Left behind it would do no harm.
                 if let Err(error) = log.remove() {
                     tracing::warn!(%error, "the commit log could not be removed");
                 }
             }
-            (Ok(_), Ok(false), Ok(())) => {
-                tracing::error!("the store closes after a failure: the next start replays its log")
-            }
-            _ => tracing::error!("a thread of the store panicked"),
+            // What failed has been said, be it a write or a thread.
+            _ => tracing::error!("the store closes after a failure: the next start replays its log"),
         }
     }
 }
