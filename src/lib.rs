@@ -21,6 +21,8 @@
 //! - [`cli`]: one file per command
 //! - [`config`]: one struct; file, then environment, then flags
 #![warn(missing_docs, unreachable_pub)]
+// They panic where nobody reads what they write.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 #![forbid(unsafe_code)]
 
 pub mod cli;

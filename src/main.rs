@@ -1,19 +1,21 @@
 //! The program: arguments, configuration, log, run, exit code.
 #![deny(unsafe_code)]
+// They panic where nobody reads what they write.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
 use ombak::cli::{AskCommand, Cli, CliError, Command, Outcome};
-use ombak::config::{Config, Effective, LogFormat};
+use ombak::config::{Config, Effective};
 use ombak::server::Idleness;
 use tokio::runtime::{Builder, Runtime};
-use tracing_subscriber::EnvFilter;
 
 mod allocator;
+mod logging;
 
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ombak: {error:#}");
+            logging::tell(format_args!("ombak: {error:#}"));
             ExitCode::from(error.downcast_ref::<CliError>().map_or(1, CliError::exit_code))
         }
     }
@@ -38,7 +40,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    set_up_log(&config)?;
+    logging::set_up(&config)?;
     allocator::give_back_late();
     let threads = match config.worker_threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -67,17 +69,6 @@ fn serving_runtime(threads: usize, idleness: &Arc<Idleness>) -> anyhow::Result<R
         .enable_all()
         .build()
         .context("cannot start the worker threads")
-}
-
-/// Lines go to standard error: standard output belongs to what a command was asked for.
-fn set_up_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).context("cannot read the log filter")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().init(),
-    }
-    Ok(())
 }
 
 fn print(outcome: &Outcome) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! Builds the rooms and stops them.
 
 use std::convert::Infallible;
+use std::fmt;
+use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -66,7 +68,7 @@ pub enum ServerError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// The certificate and its key are none.
     #[error("tls_certificate_file and tls_key_file are no certificate with its key: {cause}")]
@@ -80,7 +82,7 @@ pub enum ServerError {
         /// The address, as it was configured.
         address: String,
         /// What the system said.
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// The control socket cannot be made.
     #[error(transparent)]
@@ -90,7 +92,7 @@ pub enum ServerError {
     Random(getrandom::Error),
     /// Signals cannot be received.
     #[error("cannot wait for signals: {0}")]
-    Signals(std::io::Error),
+    Signals(io::Error),
 }
 
 /// Runs the server until it is told to stop: store, engine, control socket, listeners; and back in the reverse order.
@@ -116,12 +118,12 @@ pub async fn run(config: Config, idleness: Arc<Idleness>) -> Result<(), ServerEr
     let standbys = Standbys { maps: maps.clone(), ca_certificates: optional_file("tls_ca_file", &config.tls_ca_file)? };
     let control = ControlServer::bind(&config.data_dir)?;
     for listener in &listeners {
-        println!("ombak {} serves Riak clients on {}", env!("CARGO_PKG_VERSION"), listener.address());
+        greet(format_args!("ombak {} serves Riak clients on {}", env!("CARGO_PKG_VERSION"), listener.address()));
     }
     if let Some(grpc) = &grpc {
-        println!("ombak {} serves maps over gRPC on {}", env!("CARGO_PKG_VERSION"), grpc.address());
+        greet(format_args!("ombak {} serves maps over gRPC on {}", env!("CARGO_PKG_VERSION"), grpc.address()));
     }
-    println!("data in {}", config.data_dir.display());
+    greet(format_args!("data in {}", config.data_dir.display()));
 
     let stopping = CancellationToken::new();
     let limits = Limits::new(config.connections_max, config.requests_in_flight_max, config.buffered_bytes_max);
@@ -156,6 +158,12 @@ pub async fn run(config: Config, idleness: Arc<Idleness>) -> Result<(), ServerEr
     // Blocks until what is queued is durable: nothing else is left to run.
     store.close();
     Ok(())
+}
+
+/// Writes a line to standard output, for whoever waits for the server to be there. Where nobody reads that it serves all the same.
+fn greet(line: fmt::Arguments) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 /// The gRPC front end on its address, unless it is off.

@@ -1,5 +1,6 @@
 //! The program from outside: bytes on a socket, commands, signals.
 
+mod broken_pipes;
 mod commands;
 mod contexts;
 mod framing;

@@ -59,12 +59,17 @@ impl Server {
     pub fn start_on(data_dir: &Path, env: Env) -> Server {
         let mut command = serve(data_dir);
         command.envs(env.iter().copied());
-        Server::spawn(command, data_dir)
+        Server::spawn(command, data_dir, log_file(data_dir).into())
     }
 
     /// On a data directory whose disk takes no file larger than so many bytes, as if it were full: what it warns of is no failure.
-    #[allow(dead_code, reason = "for those who want that")]
     pub fn start_on_small_disk(data_dir: &Path, file_size_bytes_max: u64) -> Server {
+        let log = log_file(data_dir).into();
+        Server::start_on_small_disk_logging_to(data_dir, file_size_bytes_max, log)
+    }
+
+    /// The same, with its log going somewhere else.
+    pub fn start_on_small_disk_logging_to(data_dir: &Path, file_size_bytes_max: u64, log: Stdio) -> Server {
         let server = serve(data_dir);
         let mut command = Command::new("sh");
         // In units of 512 bytes; without the signal the write reports an error.
@@ -77,18 +82,14 @@ impl Server {
             };
         }
         command.current_dir("/");
-        let mut server = Server::spawn(command, data_dir);
+        let mut server = Server::spawn(command, data_dir, log);
         server.warns = true;
         server
     }
 
-    fn spawn(mut command: Command, data_dir: &Path) -> Server {
+    fn spawn(mut command: Command, data_dir: &Path, stderr: Stdio) -> Server {
         let log = data_dir.with_extension("log");
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::options().create(true).append(true).open(&log).unwrap())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let (mut address, mut grpc) = (None, None);
         for line in lines {
@@ -171,6 +172,18 @@ impl Drop for Server {
             assert!(warnings.is_empty(), "the server warned:\n{}", warnings.join("\n"));
         }
     }
+}
+
+/// Where the servers of a data directory log to.
+fn log_file(data_dir: &Path) -> std::fs::File {
+    std::fs::File::options().create(true).append(true).open(data_dir.with_extension("log")).unwrap()
+}
+
+/// A pipe that nobody reads, as `tee` leaves it when it dies.
+pub fn broken_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
 }
 
 /// `ombak serve` on a data directory and free ports, not yet started.
