@@ -55,7 +55,7 @@ fn ask(command: &AskCommand, effective: &Effective) -> anyhow::Result<ExitCode> 
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let outcome = runtime.block_on(ombak::cli::run(command, effective))?;
     print(&outcome)?;
-    Ok(if outcome.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(ExitCode::from(outcome.exit_code))
 }
 
 fn serving_runtime(threads: usize, idleness: &Arc<Idleness>) -> anyhow::Result<Runtime> {

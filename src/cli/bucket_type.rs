@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{CliError, Outcome};
+use super::{CliError, FAILED, Outcome};
 use crate::control::{self, BucketTypeState, ControlReply, ControlRequest, PropsProblem};
 
 #[derive(Debug, Clone, Subcommand)]
@@ -72,7 +72,7 @@ fn request(command: &BucketTypeCommand) -> ControlRequest {
 
 fn print(command: &BucketTypeCommand, reply: ControlReply) -> Result<Outcome, CliError> {
     use BucketTypeCommand as Command;
-    let refused = |text| Ok(Outcome { text, failed: true });
+    let refused = |text| Ok(Outcome { text, exit_code: FAILED });
     match (command, reply) {
         (_, ControlReply::Failed { reason }) => Err(CliError::Failed { reason }),
         (Command::Create { name, .. }, ControlReply::BucketTypeCreated { none_active }) => {
@@ -177,7 +177,7 @@ mod tests {
 
     #[track_caller]
     fn check(command: BucketTypeCommand, reply: ControlReply, text: &str, failed: bool) {
-        assert_eq!(print(&command, reply).unwrap(), Outcome { text: text.to_owned(), failed });
+        assert_eq!(print(&command, reply).unwrap(), Outcome { text: text.to_owned(), exit_code: failed.into() });
     }
 
     #[test]

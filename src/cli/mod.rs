@@ -75,7 +75,8 @@ pub enum AskCommand {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
-    /// Say whether a server is running on the data directory
+    /// Say whether a server is running on the data directory: exit code 0 if so, 1 if not, 3 if its store has failed and takes
+    /// no writes until it is restarted
     Status,
     /// Read an object and print its siblings
     Get(get::GetArgs),
@@ -116,18 +117,23 @@ pub struct ServeArgs {
     pub log: Option<String>,
 }
 
+/// The exit code of a command that did not do what it was asked for.
+const FAILED: u8 = 1;
+/// The exit code of `ombak status` where the server is there and its store has failed.
+const STORE_FAILED: u8 = 3;
+
 /// What a command came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
     /// For standard output, ends of lines included.
     pub text: String,
-    /// Whether what was asked for was not done although the text tells all.
-    pub failed: bool,
+    /// What the program ends with: 0 unless something was not as it should be, of which the text tells all.
+    pub exit_code: u8,
 }
 
 impl Outcome {
     fn done(text: impl Into<String>) -> Self {
-        Self { text: text.into(), failed: false }
+        Self { text: text.into(), exit_code: 0 }
     }
 
     fn json(value: &serde_json::Value) -> Self {
@@ -180,7 +186,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Operation(_) | Self::Argument { .. } => 2,
-            _ => 1,
+            _ => FAILED,
         }
     }
 }

@@ -2,22 +2,29 @@
 
 use std::path::Path;
 
-use super::{CliError, Outcome};
+use super::{CliError, Outcome, STORE_FAILED};
 use crate::control::{self, ControlReply, ControlRequest};
 
 pub(super) async fn run(data_dir: &Path) -> Result<Outcome, CliError> {
-    match control::request(data_dir, &ControlRequest::Status).await? {
+    let reply = control::request(data_dir, &ControlRequest::Status).await?;
+    let data_dir = data_dir.display();
+    match reply {
         ControlReply::Status { version, process_id, uptime_ms, writes, syncs, failure } => {
-            let mut text = format!(
-                "Ombak {version} is running on data directory {} as process {process_id} for {} s\n\
-                 {writes} writes made durable by {syncs} syncs of its log\n",
-                data_dir.display(),
-                uptime_ms / 1000
-            );
-            if let Some(failure) = &failure {
-                text += &format!("{failure}\nNothing can be written until it is restarted\n");
-            }
-            Ok(Outcome { text, failed: failure.is_some() })
+            let uptime_s = uptime_ms / 1000;
+            let counts = format!("{writes} writes made durable by {syncs} syncs of its log\n");
+            Ok(match failure {
+                None => Outcome::done(format!(
+                    "Ombak {version} is running on data directory {data_dir} as process {process_id} for {uptime_s} s\n{counts}"
+                )),
+                Some(failure) => Outcome {
+                    text: format!(
+                        "The store of data directory {data_dir} has failed; Ombak {version}, process {process_id}, \
+                         started {uptime_s} s ago, answers reads\n\
+                         {counts}{failure}\nNothing can be written until it is restarted\n"
+                    ),
+                    exit_code: STORE_FAILED,
+                },
+            })
         }
         ControlReply::Failed { reason } => Err(CliError::Failed { reason }),
         _ => Err(CliError::UnexpectedReply),
