@@ -71,6 +71,8 @@ config_keys! {
         "Whether the first start creates and activates the bucket types counters, sets, gsets, hlls and maps.";
     delete_mode: DeleteMode = DeleteMode::After { delay_ms: 3000 },
         "How long a deleted object's tombstone is kept: a number of milliseconds, \"immediate\" or \"keep\".";
+    tombstones_waiting_bytes_max: usize = 32 * 1024 * 1024,
+        "Memory for deleted objects whose tombstones wait to be removed; one that does not fit waits from the next read of its key on.";
     map_op_layout: MapOpLayout = MapOpLayout::Auto,
         "Which wire layout of MapOp is spoken: \"auto\" lets each connection's requests decide, \"released\" and \"preview\" refuse the other.";
     ring_size: u32 = 64,

@@ -293,6 +293,7 @@ fn engine_options(config: &Config) -> EngineOptions {
             DeleteMode::Immediate => engine::DeleteMode::After(Duration::ZERO),
             DeleteMode::Keep => engine::DeleteMode::Keep,
         },
+        tombstones_waiting_bytes_max: config.tombstones_waiting_bytes_max,
         object_limits: ObjectLimits {
             siblings_max: config.siblings_max,
             object_size_bytes_max: config.object_size_bytes_max,

@@ -133,6 +133,7 @@ mod tests {
             object_warnings: limits,
             n_val_default: 3,
             create_default_types: false,
+            tombstones_waiting_bytes_max: 1024 * 1024,
             request_timeout_default: Duration::from_secs(1),
         };
         let engine = Engine::start(Arc::new(MemoryStore::new(ActorId(1))), options).await.unwrap();

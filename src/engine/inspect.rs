@@ -280,6 +280,7 @@ mod tests {
             object_warnings: limits,
             n_val_default: 3,
             create_default_types: true,
+            tombstones_waiting_bytes_max: 1024 * 1024,
             request_timeout_default: Duration::from_secs(1),
         };
         for (actor, members) in [(1, ["a", "b"]), (2, ["b", "c"])] {

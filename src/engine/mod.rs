@@ -60,6 +60,8 @@ pub enum DeleteMode {
 pub struct EngineOptions {
     /// How long tombstones stay.
     pub delete_mode: DeleteMode,
+    /// Memory for tombstones that wait to be removed, in bytes. One that does not fit waits from the next read of its key on.
+    pub tombstones_waiting_bytes_max: usize,
     /// Bounds on plain objects.
     pub object_limits: ObjectLimits,
     /// The longest key, and the longest name of a bucket, that a write may use, in bytes.

@@ -358,6 +358,7 @@ mod tests {
             object_warnings: limits,
             n_val_default: 3,
             create_default_types: false,
+            tombstones_waiting_bytes_max: 1024 * 1024,
             request_timeout_default: Duration::from_secs(60),
             update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
         };

@@ -44,6 +44,7 @@ impl Workbench {
             },
             n_val_default: 3,
             create_default_types: true,
+            tombstones_waiting_bytes_max: 1024 * 1024,
             request_timeout_default: Duration::from_secs(60),
         };
         let engine = runtime.block_on(Engine::start(store.clone(), options)).unwrap();
