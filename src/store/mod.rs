@@ -6,7 +6,8 @@
 //!
 //! - A delta is applied whole or not at all. It is *visible* to reads when `commit` returns, and *durable* once
 //!   [`durable`](Store::durable) says so for its [`Position`]. Writes become durable in their order: a crash leaves all up
-//!   to one of them.
+//!   to one of them. Where a store calls writes durable before the disk has them, a power failure may leave fewer: all up to
+//!   one that was [`synced`](Store::synced) or a later one.
 //! - Whoever reads hands in a [`Horizon`], which is raised to the latest write that was seen. What was read may be told to
 //!   others once everything up to there is durable.
 //! - The caller serializes the updates of one object: it holds the object's stripe from the read until `commit` returns.
@@ -152,6 +153,29 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When one of them failed, so that it is unknown whether a restart finds it.
     fn durable(&self, position: Position) -> Durable;
+
+    /// Whether writes are called durable before the disk has them, so that a power failure may take them until they are *synced*.
+    /// Where not, whatever is durable is synced.
+    fn answers_before_sync(&self) -> bool {
+        false
+    }
+
+    /// Whether no power failure can take a write up to a position.
+    fn is_synced(&self, position: Position) -> bool {
+        self.is_durable(position)
+    }
+
+    /// Resolves when no power failure can take a write up to a position any more, which nothing but [`Store::hasten_sync`]
+    /// hastens.
+    ///
+    /// # Errors
+    /// When one of them failed.
+    fn synced(&self, position: Position) -> Durable {
+        self.durable(position)
+    }
+
+    /// Has what was written by now be synced at once, and not when it is due.
+    fn hasten_sync(&self) {}
 
     /// Why the store takes no more writes until it is restarted, if so.
     fn failure(&self) -> Option<StoreError>;

@@ -11,4 +11,5 @@ mod histories;
 #[allow(dead_code, reason = "the laws use the rest")]
 mod history;
 mod maps;
+mod relaxed;
 mod support;

@@ -72,6 +72,8 @@ pub(super) struct Commits {
     merges_are_behind: AtomicBool,
     pub(super) merging: Merging,
     pub(super) durable: DurableMark,
+    /// Where writes are called durable before they are synced: up to where they are.
+    synced: Option<DurableMark>,
     /// Whether the applier is to panic.
     #[cfg(test)]
     applier_panics: AtomicBool,
@@ -146,6 +148,8 @@ struct Queue {
     /// The entries that the committer waits for, while it does.
     wanted: Option<u32>,
     applier_waits: bool,
+    /// Up to here somebody waits for a sync, and not until it is due.
+    sync_wanted: Position,
 }
 
 impl Queue {
@@ -194,6 +198,7 @@ impl Commits {
             drained: false,
             wanted: None,
             applier_waits: false,
+            sync_wanted: Position::default(),
         };
         let durable = DurableMark::default();
         durable.reach(position);
@@ -217,9 +222,37 @@ impl Commits {
             merges_are_behind: AtomicBool::new(false),
             merging: Merging::default(),
             durable,
+            synced: None,
             #[cfg(test)]
             applier_panics: AtomicBool::new(false),
         })
+    }
+
+    /// The same, with writes called durable before they are synced.
+    pub(super) fn answering_before_sync(mut self) -> Self {
+        let synced = DurableMark::default();
+        synced.reach(self.queue().position);
+        self.synced = Some(synced);
+        self
+    }
+
+    pub(super) fn answers_before_sync(&self) -> bool {
+        self.synced.is_some()
+    }
+
+    /// Up to where no power failure can take a write.
+    pub(super) fn synced(&self) -> &DurableMark {
+        self.synced.as_ref().unwrap_or(&self.durable)
+    }
+
+    /// Has the committer sync what was written by now, and not when it is due.
+    pub(super) fn hasten_sync(&self) {
+        if self.synced.is_some() {
+            let mut queue = self.queue();
+            queue.sync_wanted = queue.position;
+            drop(queue);
+            self.pending.notify_one();
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -326,7 +359,9 @@ impl Commits {
         let is_first = queue.failure.is_none();
         let reason = queue.failure.get_or_insert_with(|| error.to_string().into()).clone();
         drop(queue);
-        self.durable.end(error, StoreError::ReadOnly { reason: reason.to_string() });
+        for mark in [Some(&self.durable), self.synced.as_ref()].into_iter().flatten() {
+            mark.end(error, StoreError::ReadOnly { reason: reason.to_string() });
+        }
         self.room.end();
         self.pending.notify_one();
         self.work.notify_one();
@@ -464,6 +499,9 @@ pub(super) struct Committer<'a> {
     idleness: Option<Arc<Idleness>>,
     /// Since when something lies in the log that was not synced.
     unsynced_since: Option<Instant>,
+    /// The last entry that was appended, and the last that was synced.
+    appended: Position,
+    synced: Position,
     /// A guess at how many write at once, where each waits for its own entry.
     writers: f32,
 }
@@ -480,7 +518,10 @@ enum Next {
 
 impl<'a> Committer<'a> {
     pub(super) fn new(commits: &'a Commits, log: Log, durability: Durability, idleness: Option<Arc<Idleness>>) -> Self {
-        Self { commits, log, durability, idleness, unsynced_since: None, writers: 0.0 }
+        // Writes may have been made already, and none of them is durable before this thread works.
+        let behind = commits.durable.reached();
+        let (appended, synced) = (behind, behind);
+        Self { commits, log, durability, idleness, unsynced_since: None, appended, synced, writers: 0.0 }
     }
 
     /// Works until the store closes or a write fails.
@@ -505,6 +546,7 @@ impl<'a> Committer<'a> {
     /// Appends a frame, and opens the gates behind which its entries are waited for.
     fn write(&mut self, frame: &mut FrameBuilder, first: Position) -> io::Result<()> {
         self.log.append(frame, first)?;
+        self.appended = Position(first.0 + u64::from(frame.count()) - 1);
         match self.durability {
             Durability::Fsync => self.sync()?,
             Durability::NoneForBenches => {}
@@ -514,7 +556,7 @@ impl<'a> Committer<'a> {
         }
         self.commits.logged_entries.fetch_add(frame.count().into(), Ordering::Relaxed);
         self.commits.logged_bytes.fetch_add(frame.size_bytes() as u64, Ordering::Relaxed);
-        self.commits.durable.reach(Position(first.0 + u64::from(frame.count()) - 1));
+        self.commits.durable.reach(self.appended);
         frame.clear(KEPT_BUFFER_BYTES_MAX);
         Ok(())
     }
@@ -522,7 +564,11 @@ impl<'a> Committer<'a> {
     fn sync(&mut self) -> io::Result<()> {
         self.log.sync()?;
         self.unsynced_since = None;
+        self.synced = self.appended;
         self.commits.syncs.fetch_add(1, Ordering::Relaxed);
+        if let Some(synced) = &self.commits.synced {
+            synced.reach(self.synced);
+        }
         Ok(())
     }
 
@@ -538,7 +584,8 @@ impl<'a> Committer<'a> {
                 (Durability::Relaxed(interval), Some(since)) => Some(interval.saturating_sub(since.elapsed())),
                 _ => None,
             };
-            if due.is_some_and(|due| due.is_zero() || queue.closing) {
+            let is_wanted = self.synced < queue.sync_wanted && queue.sync_wanted <= self.appended;
+            if due.is_some_and(|due| due.is_zero() || queue.closing || is_wanted) {
                 return Next::Sync;
             }
             if queue.frame.count() > 0 {

@@ -31,8 +31,12 @@ impl DurableMark {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn reached(&self) -> Position {
+        Position(self.reached.load(Ordering::Acquire))
+    }
+
     pub(super) fn is_reached(&self, position: Position) -> bool {
-        position.0 <= self.reached.load(Ordering::Acquire)
+        position <= self.reached()
     }
 
     /// Raises the mark, and tells those who wait for it.

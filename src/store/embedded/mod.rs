@@ -254,6 +254,10 @@ impl EmbeddedStore {
         let log_kept_bytes = LOG_KEPT_FILES * options.log_file_size_bytes;
         let commits = Commits::new(rows, options.rows, options.unapplied_size_bytes_max, log_kept_bytes, position)
             .map_err(damaged)?;
+        let commits = match options.durability {
+            Durability::Relaxed(_) => commits.answering_before_sync(),
+            Durability::Fsync | Durability::NoneForBenches => commits,
+        };
         let commits = Arc::new(commits);
         if let Some(idleness) = &options.idleness {
             let commits = Arc::downgrade(&commits);
@@ -482,6 +486,22 @@ impl Store for EmbeddedStore {
 
     fn durable(&self, position: Position) -> Durable {
         Durable::told_by(self.commits.durable.wait(position))
+    }
+
+    fn answers_before_sync(&self) -> bool {
+        self.commits.answers_before_sync()
+    }
+
+    fn is_synced(&self, position: Position) -> bool {
+        self.commits.synced().is_reached(position)
+    }
+
+    fn synced(&self, position: Position) -> Durable {
+        Durable::told_by(self.commits.synced().wait(position))
+    }
+
+    fn hasten_sync(&self) {
+        self.commits.hasten_sync();
     }
 
     fn keys<'a>(
