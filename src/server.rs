@@ -145,7 +145,7 @@ pub async fn run(config: Config, idleness: Arc<Idleness>) -> Result<(), ServerEr
     if let Some(grpc) = grpc {
         front_ends.spawn(grpc.serve(stopping.clone()));
     }
-    let admin = EngineAdmin { engine, maps, standbys: Box::new(standbys) };
+    let admin = EngineAdmin { engine, maps: maps.clone(), standbys: Box::new(standbys) };
     front_ends.spawn(control.serve(Arc::new(admin), stopping.clone()));
 
     signals.next().await;
@@ -155,6 +155,7 @@ pub async fn run(config: Config, idleness: Arc<Idleness>) -> Result<(), ServerEr
         () = async { while front_ends.join_next().await.is_some() {} } => {}
         () = signals.next() => tracing::warn!("stopped at once"),
     }
+    maps.close();
     // Blocks until what is queued is durable: nothing else is left to run.
     store.close();
     Ok(())

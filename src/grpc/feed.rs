@@ -1,9 +1,9 @@
 //! The primary's side of Backup: brings a standby up to what is here, and keeps it there.
 //!
-//! There is a stream for each partition. Changes are sent in the order of their positions, and an answer says that all up to
-//! its request are durable there. How far a standby has come is remembered in the store, so that the next feed goes on from
-//! there. A standby that is new, was emptied, or was away so long that removals may have been forgotten, is compared key by key
-//! first: what it lacks is sent, and what it has and nobody here remembers is removed. A backup that is no server of ours
+//! There is a stream for each partition. Changes are sent in the order of their positions, once no power failure can take them
+//! back, and an answer says that all up to its request are as safe there. How far a standby has come is remembered in the store,
+//! so that the next feed goes on from there. A standby that is new, was emptied, or was away so long that removals may have been
+//! forgotten, is compared key by key first: what it lacks is sent, and what it has and nobody here remembers is removed. A backup that is no server of ours
 //! cannot be compared with; it is sent everything instead.
 
 use std::collections::VecDeque;
@@ -206,6 +206,8 @@ async fn attempt(
     compare_all: &mut bool,
     progress: &watch::Sender<FeedProgress>,
 ) -> Result<Infallible, Lost> {
+    // Whoever asks for a feed wants what was answered by now.
+    maps.settle().await?;
     let channel = endpoint.connect().await.map_err(|error| Lost::ForNow(in_one_line(&error)))?;
     let mut streams = Vec::new();
     for partition in maps.partitions().all() {
@@ -247,8 +249,8 @@ async fn attempt(
     let mut store_at = Instant::now();
     loop {
         let positions: Vec<u64> = acknowledged.iter().map(|position| position.load(Ordering::Acquire)).collect();
-        let durable = maps.partitions().all().map(|partition| *maps.durable_position(partition).borrow());
-        let behind: u64 = durable.zip(&positions).map(|(durable, &position)| durable.saturating_sub(position)).sum();
+        let synced = maps.partitions().all().map(|partition| *maps.synced_position(partition).borrow());
+        let behind: u64 = synced.zip(&positions).map(|(synced, &position)| synced.saturating_sub(position)).sum();
         let now = StandbyMark::now(node, positions);
         if behind == 0 {
             caught_up = now.acknowledged_ms;
@@ -362,7 +364,7 @@ async fn compare(
     progress: &watch::Sender<FeedProgress>,
 ) -> Result<u64, Lost> {
     let partition = stream.partition;
-    let position = *maps.durable_position(partition).borrow();
+    let position = *maps.synced_position(partition).borrow();
     let mut standby = StandbyServiceClient::new(channel);
     // The other way round would let a key that is put meanwhile look like one that nobody remembers.
     let mut after = Bytes::new();
@@ -443,13 +445,13 @@ struct InFlight {
 
 impl Follower {
     async fn run(self, mut stream: BackupStream, position: u64) -> Result<Infallible, Lost> {
-        let mut durable = self.maps.durable_position(stream.partition);
+        let mut synced = self.maps.synced_position(stream.partition);
         let places = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
         let mut in_flight: VecDeque<InFlight> = VecDeque::new();
         let mut sent = position;
         let mut barrier_at = Instant::now() + BARRIER_INTERVAL;
         loop {
-            let now = *durable.borrow_and_update();
+            let now = *synced.borrow_and_update();
             if now > sent && places.available_permits() > 0 {
                 let changes = self.maps.changes(stream.partition, sent, REQUEST).await?;
                 if changes.is_empty() {
@@ -479,7 +481,7 @@ impl Follower {
                     answered?;
                     self.take_answer(&stream, &mut in_flight, sent)?;
                 }
-                changed = durable.changed(), if now <= sent => {
+                changed = synced.changed(), if now <= sent => {
                     changed.map_err(|_| Lost::ForNow("the maps are closed".to_owned()))?;
                 }
                 () = tokio::time::sleep_until(barrier_at) => {

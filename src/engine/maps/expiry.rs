@@ -46,7 +46,7 @@ impl Inner {
                 return Ok(());
             }
             let held = self.hold(partition, 0).await?;
-            let numbers = *held;
+            let numbers = held.numbers;
             self.commit(held, partition, numbers, vec![], old).await?;
             if !more {
                 return Ok(());

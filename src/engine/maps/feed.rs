@@ -30,34 +30,35 @@ impl StandbyMark {
 }
 
 impl Maps {
-    /// What is stored of a key, removed ones included.
+    /// What is stored of a key, removed ones included, once it is synced.
     pub async fn entry(&self, partition: Partition, key: &MapKey) -> Result<Option<Entry>, MapError> {
         let horizon = Horizon::default();
         let entry = self.inner.store.map_entry(partition, key, &horizon).await?;
-        self.inner.seen(&horizon).await?;
+        self.inner.seen_synced(&horizon).await?;
         Ok(entry)
     }
 
-    /// The durable changes of a partition behind a position, each key at its last one.
+    /// The changes of a partition behind a position, each key at its last one, once they are synced.
     pub async fn changes(&self, partition: Partition, after: u64, limits: PageLimits) -> Result<Vec<Change>, MapError> {
         let horizon = Horizon::default();
         let changes = self.inner.store.map_changes(partition, after, limits, &horizon).await?;
-        // A standby must not hold what a crash here may take back: its number would be given to something else.
-        self.inner.seen(&horizon).await?;
+        // A standby must not hold what a crash here may take back: its number would be given to something else. All that was seen,
+        // since a change that is left out may have been followed by a later one of the same key.
+        self.inner.seen_synced(&horizon).await?;
         Ok(changes)
     }
 
-    /// The position up to which a partition is durable, now and whenever it rises.
-    pub fn durable_position(&self, partition: Partition) -> watch::Receiver<u64> {
-        self.inner.cell(partition).durable.subscribe()
+    /// The position up to which a partition is synced, now and whenever it rises.
+    pub fn synced_position(&self, partition: Partition) -> watch::Receiver<u64> {
+        self.inner.cell(partition).synced.subscribe()
     }
 
-    /// Keys of a partition with their digests, removed ones included; see
+    /// Keys of a partition with their digests, removed ones included, once they are synced; see
     /// [`MapStore::map_keys`](crate::store::maps::MapStore::map_keys).
     pub async fn keys(&self, partition: Partition, after: Bytes, limits: PageLimits) -> Result<KeyPage, MapError> {
         let horizon = Horizon::default();
         let page = self.inner.store.map_keys(partition, after, limits, &horizon).await?;
-        self.inner.seen(&horizon).await?;
+        self.inner.seen_synced(&horizon).await?;
         Ok(page)
     }
 
@@ -68,12 +69,15 @@ impl Maps {
 
     /// Those of some keys that are unknown here, or at a lower digest: their places in the list.
     pub async fn find_missing(&self, partition: Partition, keys: &[(MapKey, Digest)]) -> Result<Vec<usize>, MapError> {
+        let horizon = Horizon::default();
         let mut missing = Vec::new();
         for (at, (key, digest)) in keys.iter().enumerate() {
-            if self.entry(partition, key).await?.is_none_or(|stored| stored.digest < *digest) {
+            let stored = self.inner.store.map_entry(partition, key, &horizon).await?;
+            if stored.is_none_or(|stored| stored.digest < *digest) {
                 missing.push(at);
             }
         }
+        self.inner.seen_synced(&horizon).await?;
         Ok(missing)
     }
 

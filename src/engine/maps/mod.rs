@@ -5,6 +5,8 @@
 
 mod expiry;
 mod feed;
+mod marks;
+mod synced;
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -16,14 +18,14 @@ use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::timeout;
 
+use self::marks::Ledger;
 use super::wall_clock;
 use crate::domain::map::{
     Condition, Digest, Entry, MapKey, MapName, Numbers, OptimisticLockFailure, Partition, Partitions, Versioned,
 };
-use crate::store::Horizon;
-use crate::store::StoreError;
 use crate::store::maps::{MapDelta, MapStore};
 use crate::store::room::Reservation;
+use crate::store::{Horizon, Position, StoreError};
 
 pub use self::feed::StandbyMark;
 pub use crate::store::maps::{Change, KeyPage, KeyState, PageLimits};
@@ -132,28 +134,30 @@ struct Inner {
 }
 
 struct PartitionCell {
-    numbers: Arc<Mutex<Numbers>>,
-    /// The position up to which everything is durable.
-    durable: watch::Sender<u64>,
+    ledger: Arc<Mutex<Ledger>>,
+    /// The last commit that is durable and may not be synced: where it stands in the store, and the numbers with it.
+    answered: watch::Sender<(Position, Numbers)>,
+    /// The position up to which everything is synced.
+    synced: watch::Sender<u64>,
 }
 
-/// A partition's numbers, for whoever may change them, and room in the store for what is written then.
+/// A partition's ledger, for whoever may change them, and room in the store for what is written then.
 struct Held {
-    numbers: OwnedMutexGuard<Numbers>,
+    ledger: OwnedMutexGuard<Ledger>,
     _room: Option<Reservation>,
 }
 
 impl Deref for Held {
-    type Target = Numbers;
+    type Target = Ledger;
 
-    fn deref(&self) -> &Numbers {
-        &self.numbers
+    fn deref(&self) -> &Ledger {
+        &self.ledger
     }
 }
 
 impl DerefMut for Held {
-    fn deref_mut(&mut self) -> &mut Numbers {
-        &mut self.numbers
+    fn deref_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
     }
 }
 
@@ -191,14 +195,36 @@ impl Maps {
             }
         }
         let (terms, _) = watch::channel(numbers.iter().map(|numbers| numbers.term).collect());
-        let cell = |numbers: Numbers| {
-            let (durable, _) = watch::channel(numbers.position);
-            PartitionCell { numbers: Arc::new(Mutex::new(numbers)), durable }
+        let records = store.records().await?;
+        let cell = |(partition, numbers): (Partition, Numbers)| {
+            let marks = marks::find(&records, partition)?;
+            let (answered, _) = watch::channel((Position::default(), numbers));
+            let (synced, _) = watch::channel(numbers.position);
+            let ledger = Arc::new(Mutex::new(Ledger::new(numbers, marks)));
+            Ok(PartitionCell { ledger, answered, synced })
         };
-        let partitions = numbers.into_iter().map(cell).collect();
+        let partitions = options.partitions.all().zip(numbers).map(cell).collect::<Result<_, StoreError>>()?;
         let inner = Arc::new(Inner { store, options, partitions, terms });
         expiry::start(&inner);
+        synced::start(&inner);
         Ok(Self { inner })
+    }
+
+    /// Has the next start leave out no number. Without it, or after a mutation that follows it, all is as after a crash.
+    pub fn close(&self) {
+        let inner = &self.inner;
+        let mut left = Ok(());
+        for partition in self.partitions().all() {
+            // Whoever has it is at work, and may use what would be given back.
+            if let Ok(mut held) = inner.cell(partition).ledger.clone().try_lock_owned() {
+                left = left.and_then(|()| inner.give_back(&mut held, partition));
+            }
+        }
+        match left {
+            // Of a store that failed all is told.
+            Ok(()) | Err(StoreError::Closed | StoreError::ReadOnly { .. }) => {}
+            Err(error) => tracing::warn!(%error, "the maps end as after a crash"),
+        }
     }
 
     /// How many partitions there are.
@@ -256,7 +282,10 @@ impl Maps {
 
     /// What a key holds.
     pub async fn get(&self, partition: Partition, key: &MapKey) -> Result<Option<Versioned>, MapError> {
-        Ok(self.entry(partition, key).await?.and_then(Entry::versioned))
+        let horizon = Horizon::default();
+        let entry = self.inner.store.map_entry(partition, key, &horizon).await?;
+        self.inner.seen(&horizon).await?;
+        Ok(entry.and_then(Entry::versioned))
     }
 
     /// Stores a value. Its version.
@@ -309,7 +338,7 @@ impl Maps {
     }
 
     /// Takes in what a primary sends for a partition, request by request, each whole or not at all: all together in one
-    /// commit. The entries have been checked. When it returns, what was taken in is durable.
+    /// commit. The entries have been checked. When it returns, what was taken in is synced: the primary will never send it again.
     pub async fn apply(&self, partition: Partition, requests: Vec<Entries>) -> Result<Applied, MapError> {
         let brought_bytes = requests
             .iter()
@@ -354,13 +383,13 @@ impl Inner {
             Some(room) => Some(room.reserve_within(bytes, patience).await.map_err(|_| MapError::Busy)?),
             None => None,
         };
-        let lock = self.cell(partition).numbers.clone();
+        let lock = self.cell(partition).ledger.clone();
         // First tried without a timer: where few write, most do not wait.
-        let numbers = match lock.clone().try_lock_owned() {
-            Ok(numbers) => numbers,
+        let ledger = match lock.clone().try_lock_owned() {
+            Ok(ledger) => ledger,
             Err(_) => timeout(patience, lock.lock_owned()).await.map_err(|_| MapError::Busy)?,
         };
-        Ok(Held { numbers, _room: room })
+        Ok(Held { ledger, _room: room })
     }
 
     fn cell(&self, partition: Partition) -> &PartitionCell {
@@ -369,7 +398,7 @@ impl Inner {
 
     async fn mutate(
         &self,
-        held: Held,
+        mut held: Held,
         partition: Partition,
         key: MapKey,
         mutation: Mutation,
@@ -393,15 +422,16 @@ impl Inner {
                 return Ok(Mutated { before: None, digest: None });
             }
         };
-        let mut numbers = *held;
+        let mut numbers = held.numbers;
         let digest = numbers.draw().ok_or(MapError::NumbersExhausted)?;
+        self.reserve(&mut held, partition, digest.timestamp).await?;
         self.commit(held, partition, numbers, vec![(key, Entry { digest, value })], vec![]).await?;
         Ok(Mutated { before, digest: Some(digest) })
     }
 
-    async fn apply(&self, held: Held, partition: Partition, requests: Vec<Entries>) -> Result<Applied, MapError> {
+    async fn apply(&self, mut held: Held, partition: Partition, requests: Vec<Entries>) -> Result<Applied, MapError> {
         let horizon = Horizon::default();
-        let mut numbers = *held;
+        let mut numbers = held.numbers;
         let mut taken_in = 0;
         let mut kept = Vec::new();
         // What this commit itself has put where, by its place in `kept`.
@@ -423,16 +453,19 @@ impl Inner {
             }
             taken_in += 1;
         }
-        if numbers == *held {
+        if numbers == held.numbers {
             drop(held);
-            self.seen(&horizon).await?;
+            self.seen_synced(&horizon).await?;
         } else {
-            self.commit(held, partition, numbers, kept, vec![]).await?;
+            // Others read these numbers before they are synced.
+            self.reserve(&mut held, partition, numbers.timestamp).await?;
+            let position = self.commit(held, partition, numbers, kept, vec![]).await?;
+            self.synced(position).await?;
         }
         Ok(Applied { requests: taken_in })
     }
 
-    /// Commits a delta and waits until it is durable. The one place that knows how long a partition is held.
+    /// Commits a delta and waits until it is durable. Where it stands. The one place that knows how long a partition is held.
     async fn commit(
         &self,
         mut held: Held,
@@ -440,17 +473,28 @@ impl Inner {
         numbers: Numbers,
         entries: Entries,
         forgotten: Vec<(MapKey, Digest)>,
-    ) -> Result<(), MapError> {
+    ) -> Result<Position, MapError> {
         let written_ms = now_ms();
         let partitions = self.options.partitions;
         let delta = MapDelta { partition, partitions, numbers, written_ms, entries, forgotten };
         let position = self.store.commit_map(delta)?;
-        *held = numbers;
+        held.numbers = numbers;
         // It is visible: the next mutation goes on from it, while this one waits for the disk.
         drop(held);
         self.store.durable(position).await?;
-        self.publish(partition, numbers);
-        Ok(())
+        if self.store.is_synced(position) {
+            self.publish(partition, numbers);
+        } else {
+            let is_later = |answered: &mut (Position, Numbers)| {
+                let is_later = position > answered.0;
+                if is_later {
+                    *answered = (position, numbers);
+                }
+                is_later
+            };
+            self.cell(partition).answered.send_if_modified(is_later);
+        }
+        Ok(position)
     }
 
     /// Waits until everything that was seen is durable.
@@ -459,14 +503,14 @@ impl Inner {
         if self.store.is_durable(position) { Ok(()) } else { Ok(self.store.durable(position).await?) }
     }
 
-    /// Tells those who follow the partition what has become durable. Others may have told them more already.
+    /// Tells those who follow the partition what is synced. Others may have told them more already.
     fn publish(&self, partition: Partition, numbers: Numbers) {
         let rises = |known: &mut u64, now: u64| {
             let rises = now > *known;
             *known = now.max(*known);
             rises
         };
-        self.cell(partition).durable.send_if_modified(|known| rises(known, numbers.position));
+        self.cell(partition).synced.send_if_modified(|known| rises(known, numbers.position));
         self.terms.send_if_modified(|terms| rises(&mut terms[partition.index()], numbers.term));
     }
 }

@@ -217,7 +217,7 @@ async fn a_key_is_buried_only_where_nothing_is_known_of_it() {
     bury("bar").await;
     let partition = maps.home(&key("bar"));
     assert_eq!(maps.entry(partition, &key("bar")).await.unwrap(), Some(entry(1, 1, None)));
-    assert_eq!(*maps.durable_position(partition).borrow(), 1);
+    assert_eq!(*maps.synced_position(partition).borrow(), 1);
     let missing = [(key("bar"), Digest { term: 1, timestamp: 1 }), (key("bar"), Digest { term: 1, timestamp: 2 })];
     assert_eq!(maps.find_missing(partition, &missing).await.unwrap(), [1]);
 }
