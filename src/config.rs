@@ -160,7 +160,7 @@ config_keys! {
     map_name_size_bytes_max: usize = 4096,
         "Longest of the four names in the header of a map's request.";
     map_tombstone_retention_ms: u64 = 86_400_000,
-        "How long it is remembered that a key of a map was removed. A standby that was away for longer is compared key by key.";
+        "How long it is remembered that a key of a map was removed, of the time that the server runs. A standby that missed a removal which is forgotten is compared key by key.";
     grpc_message_size_bytes_max: usize = 4 * 1024 * 1024,
         "Largest gRPC message that is accepted; it holds the largest value with its key and names.";
     grpc_connections_max: usize = 1000,

@@ -2,8 +2,8 @@
 //!
 //! There is a stream for each partition. Changes are sent in the order of their positions, once no power failure can take them
 //! back, and an answer says that all up to its request are as safe there. How far a standby has come is remembered in the store,
-//! so that the next feed goes on from there. A standby that is new, was emptied, or was away so long that removals may have been
-//! forgotten, is compared key by key first: what it lacks is sent, and what it has and nobody here remembers is removed. A backup that is no server of ours
+//! so that the next feed goes on from there. A standby that is new, was emptied, or has missed removals that are forgotten here,
+//! is compared key by key first: what it lacks is sent, and what it has and nobody here remembers is removed. A backup that is no server of ours
 //! cannot be compared with; it is sent everything instead.
 
 use std::collections::VecDeque;
@@ -218,12 +218,13 @@ async fn attempt(
     if node == maps.node() {
         return Err(Lost::ForGood(FeedError::Itself));
     }
+    // What was forgotten by now is told by the comparison, and to a backup that cannot be compared with by nothing.
+    let forgotten: Vec<u64> = maps.partitions().all().map(|partition| maps.forgotten_to(partition)).collect();
     let mark = maps.standby_mark(to).await?.filter(|mark| mark.node == node && !*compare_all);
     let counted = Arc::new(AtomicU64::new(progress.borrow().acknowledged));
-    let (positions, mut caught_up) = match mark {
-        Some(mark) => (mark.positions, mark.acknowledged_ms),
+    let positions = match mark {
+        Some(mark) => mark.positions,
         None => {
-            let began = StandbyMark::now(node, Vec::new());
             progress.send_modify(|progress| {
                 let acknowledged = progress.acknowledged;
                 *progress = FeedProgress { phase: FeedPhase::Comparing, acknowledged, ..FeedProgress::default() };
@@ -234,15 +235,16 @@ async fn attempt(
             for stream in &mut streams {
                 positions.push(compare(maps, channel.clone(), stream, &counted, progress).await?);
             }
-            (positions, began.acknowledged_ms)
+            positions
         }
     };
     *compare_all = false;
 
     let acknowledged: Arc<[AtomicU64]> = positions.iter().map(|&position| AtomicU64::new(position)).collect();
     let mut followers = JoinSet::new();
-    for (stream, position) in streams.into_iter().zip(positions) {
-        let follower = Follower { maps: maps.clone(), acknowledged: acknowledged.clone(), counted: counted.clone() };
+    for ((stream, position), forgotten_to) in streams.into_iter().zip(positions).zip(forgotten) {
+        let (acknowledged, counted) = (acknowledged.clone(), counted.clone());
+        let follower = Follower { maps: maps.clone(), acknowledged, counted, forgotten_to };
         followers.spawn(follower.run(stream, position));
     }
     let mut stored: Option<StandbyMark> = None;
@@ -251,13 +253,7 @@ async fn attempt(
         let positions: Vec<u64> = acknowledged.iter().map(|position| position.load(Ordering::Acquire)).collect();
         let synced = maps.partitions().all().map(|partition| *maps.synced_position(partition).borrow());
         let behind: u64 = synced.zip(&positions).map(|(synced, &position)| synced.saturating_sub(position)).sum();
-        let now = StandbyMark::now(node, positions);
-        if behind == 0 {
-            caught_up = now.acknowledged_ms;
-        }
-        // Removals are remembered from when they were made. So what counts is when the standby had all there was, and not when
-        // it last acknowledged anything.
-        let mark = StandbyMark { acknowledged_ms: caught_up, ..now };
+        let mark = StandbyMark { node, positions };
         // Before it is told that the standby has everything, since who waits for that may then end the feed.
         let has_come = behind == 0 && stored.as_ref().is_none_or(|stored| stored.positions != mark.positions);
         if has_come || (store_at <= Instant::now() && stored.as_ref() != Some(&mark)) {
@@ -377,10 +373,19 @@ async fn compare(
             page => page?.into_inner(),
         };
         let removed: Vec<bool> = page.keys.iter().map(|key| key.removed).collect();
-        for ((key, _), removed) in from_wire(page.maps, page.keys)?.into_iter().zip(removed) {
-            if !removed && maps.entry(partition, &key).await?.is_none() {
-                maps.bury(partition, key).await?;
+        let mut removals = Vec::new();
+        for ((key, digest), removed) in from_wire(page.maps, page.keys)?.into_iter().zip(removed) {
+            match maps.entry(partition, &key).await? {
+                None if !removed => maps.bury(partition, key).await?,
+                // Sent now: it may be forgotten before the keys here come to it.
+                Some(entry) if entry.value.is_none() && entry.digest > digest => {
+                    removals.push(Change { position, key, entry });
+                }
+                _ => {}
             }
+        }
+        for removals in removals.chunks(REQUEST.entries_max) {
+            send_and_wait(stream, removals.to_vec(), counted).await?;
         }
         after = page.next;
         if after.is_empty() {
@@ -434,6 +439,8 @@ struct Follower {
     /// By the partition's index.
     acknowledged: Arc<[AtomicU64]>,
     counted: Arc<AtomicU64>,
+    /// What was forgotten when this began.
+    forgotten_to: u64,
 }
 
 /// A request that waits for its answer.
@@ -454,6 +461,9 @@ impl Follower {
             let now = *synced.borrow_and_update();
             if now > sent && places.available_permits() > 0 {
                 let changes = self.maps.changes(stream.partition, sent, REQUEST).await?;
+                if self.maps.forgotten_to(stream.partition) > sent.max(self.forgotten_to) {
+                    return Err(Lost::ForNow("it is so far behind that removals were forgotten".to_owned()));
+                }
                 if changes.is_empty() {
                     // What was there has been forgotten meanwhile.
                     sent = now;

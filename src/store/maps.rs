@@ -52,13 +52,13 @@ pub trait MapStore: Store {
         horizon: &'a Horizon,
     ) -> StoreFuture<'a, KeyPage>;
 
-    /// Up to `limit` keys that were removed before a time, the oldest first; in milliseconds since 1970.
+    /// Up to `limit` keys that were removed before a time, the oldest first, by the times of their deltas.
     fn map_tombstones(
         &self,
         partition: Partition,
         removed_before_ms: u64,
         limit: usize,
-    ) -> StoreFuture<'_, Vec<(MapKey, Digest)>>;
+    ) -> StoreFuture<'_, Vec<Tombstone>>;
 }
 
 /// One or several mutations of a partition, as they are committed together.
@@ -70,7 +70,7 @@ pub struct MapDelta {
     pub partitions: Partitions,
     /// The partition's numbers once this is applied. The entries have the last positions up to `numbers.position`.
     pub numbers: Numbers,
-    /// When it was written, in milliseconds since 1970.
+    /// When it was written, in milliseconds of the caller's clock.
     pub written_ms: u64,
     /// What keys hold from now on, in order.
     pub entries: Vec<(MapKey, Entry)>,
@@ -97,6 +97,17 @@ pub struct PartitionState {
     pub numbers: Numbers,
     /// Its keys, removed ones included.
     pub keys: u64,
+}
+
+/// A removed key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The key.
+    pub key: MapKey,
+    /// The removal's digest.
+    pub digest: Digest,
+    /// The removal's place in the order of changes.
+    pub position: u64,
 }
 
 /// A change of a partition.

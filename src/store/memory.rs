@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::maps::{Change, KeyPage, KeyState, MapDelta, MapStore, PageLimits, PartitionState};
+use super::maps::{Change, KeyPage, KeyState, MapDelta, MapStore, PageLimits, PartitionState, Tombstone};
 use super::room::Room;
 use super::{
     CellPages, Content, Durable, DurableCounts, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture,
@@ -17,7 +17,7 @@ use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
-use crate::domain::map::{Digest, Entry, MapKey, Partition};
+use crate::domain::map::{Entry, MapKey, Partition};
 use crate::domain::object;
 use crate::domain::replica::Replica;
 
@@ -343,11 +343,15 @@ impl MapStore for MemoryStore {
         partition: Partition,
         removed_before_ms: u64,
         limit: usize,
-    ) -> StoreFuture<'_, Vec<(MapKey, Digest)>> {
+    ) -> StoreFuture<'_, Vec<Tombstone>> {
         let inner = self.inner();
         let mut changes = inner.maps.get(&partition).map(MapPartition::changes).unwrap_or_default();
         changes.retain(|(_, _, entry, ms)| entry.value.is_none() && *ms < removed_before_ms);
         changes.sort_by_key(|(.., ms)| *ms);
-        ready(changes.into_iter().take(limit).map(|(_, key, entry, _)| (key.clone(), entry.digest)).collect())
+        let tombstone = |(position, key, entry, _): (u64, &MapKey, &Entry, u64)| {
+            let (key, digest) = (key.clone(), entry.digest);
+            Tombstone { key, digest, position }
+        };
+        ready(changes.into_iter().take(limit).map(tombstone).collect())
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use bytes::Bytes;
 use ombak::domain::map::{Digest, Entry, MapKey, MapName, Numbers, Partition, Partitions};
 use ombak::store::Horizon;
-use ombak::store::maps::{Change, KeyState, MapDelta, MapStore, PageLimits};
+use ombak::store::maps::{Change, KeyState, MapDelta, MapStore, PageLimits, Tombstone};
 use ombak::store::memory::MemoryStore;
 
 use super::support::*;
@@ -69,7 +69,8 @@ impl<'a> Writer<'a> {
         delta
     }
 
-    async fn forget(&mut self, forgotten: Vec<(MapKey, Digest)>) {
+    async fn forget(&mut self, tombstones: Vec<Tombstone>) {
+        let forgotten = tombstones.into_iter().map(|tombstone| (tombstone.key, tombstone.digest)).collect();
         let delta = MapDelta { forgotten, ..self.delta(vec![]) };
         durable(self.store, self.store.commit_map(delta)).await.unwrap();
     }
@@ -181,9 +182,12 @@ async fn removed_keys_are_found_by_age_and_forgotten(store: &dyn MapStore) {
     writer.write(vec![(key("c"), entry(1, 3, None))]).await;
     let found = async |before_ms, limit| store.map_tombstones(partition(1), before_ms, limit).await.unwrap();
     assert_eq!(found(1001, 9).await, []);
-    let digest = |timestamp| Digest { term: 1, timestamp };
-    assert_eq!(found(1002, 9).await, [(key("a"), digest(1))]);
-    assert_eq!(found(9999, 9).await, [(key("a"), digest(1)), (key("c"), digest(3))]);
+    let tombstone = |name: &str, timestamp| {
+        let (digest, position) = (Digest { term: 1, timestamp }, timestamp);
+        Tombstone { key: key(name), digest, position }
+    };
+    assert_eq!(found(1002, 9).await, [tombstone("a", 1)]);
+    assert_eq!(found(9999, 9).await, [tombstone("a", 1), tombstone("c", 3)]);
     assert_eq!(found(9999, 1).await.len(), 1);
     writer.forget(found(9999, 9).await).await;
     assert_eq!(found(9999, 9).await, []);
@@ -200,7 +204,7 @@ async fn what_was_written_again_is_not_forgotten(store: &dyn MapStore) {
     writer.forget(old).await;
     assert_eq!(writer.get(&key("a")).await, Some(entry(1, 2, Some("back"))));
     assert_eq!(store.map_tombstones(partition(1), 9999, 9).await.unwrap(), []);
-    let live = vec![(key("a"), Digest { term: 1, timestamp: 2 })];
+    let live = vec![Tombstone { key: key("a"), digest: Digest { term: 1, timestamp: 2 }, position: 2 }];
     writer.forget(live).await;
     assert_eq!(writer.keys().await, 1, "only tombstones are forgotten");
 }
@@ -234,7 +238,7 @@ async fn keys_may_be_long(store: &dyn MapStore) {
     assert_eq!(positions(&writer.changes(1).await), [(2, long("b").key)]);
     writer.write(vec![(long("a"), entry(1, 3, None))]).await;
     let removed = store.map_tombstones(partition(1), 9999, 9).await.unwrap();
-    assert_eq!(removed[0].0, long("a"));
+    assert_eq!(removed[0].key, long("a"));
     writer.forget(removed).await;
     assert_eq!((writer.keys().await, writer.get(&long("a")).await), (1, None));
 }

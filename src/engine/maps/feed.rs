@@ -1,10 +1,12 @@
 //! What a standby is fed from, and how far it has come.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{Change, KeyPage, MapError, Maps, Mutation, PageLimits, now_ms};
+use super::{Change, KeyPage, MapError, Maps, Mutation, PageLimits};
 use crate::domain::map::{Condition, Digest, Entry, MapKey, Partition};
 use crate::store::{Horizon, StoreError};
 
@@ -17,16 +19,9 @@ pub struct StandbyMark {
     /// The standby's identity: an emptied one is another.
     pub node: u64,
     /// The positions up to which it has acknowledged everything, by the partition's index.
+    // Under another name than when marks went by the wall clock and it was not noted what had been forgotten: those do not count.
+    #[serde(rename = "acknowledged")]
     pub positions: Vec<u64>,
-    /// When it last did, in milliseconds since 1970.
-    pub acknowledged_ms: u64,
-}
-
-impl StandbyMark {
-    /// A mark of this moment.
-    pub fn now(node: u64, positions: Vec<u64>) -> Self {
-        Self { node, positions, acknowledged_ms: now_ms() }
-    }
 }
 
 impl Maps {
@@ -51,6 +46,11 @@ impl Maps {
     /// The position up to which a partition is synced, now and whenever it rises.
     pub fn synced_position(&self, partition: Partition) -> watch::Receiver<u64> {
         self.inner.cell(partition).synced.subscribe()
+    }
+
+    /// The position up to which removals may have been forgotten. Whoever follows from before it may have missed some.
+    pub fn forgotten_to(&self, partition: Partition) -> u64 {
+        self.inner.cell(partition).forgotten_to.load(Ordering::SeqCst)
     }
 
     /// Keys of a partition with their digests, removed ones included, once they are synced; see
@@ -87,17 +87,17 @@ impl Maps {
         self.mutate(partition, key, Mutation::Bury, Condition::None).await.map(|_| ())
     }
 
-    /// How far a standby had come when it was last heard of. `None` where it was not, or so long ago that removals may have
-    /// been forgotten since.
+    /// How far a standby had come when it was last heard of. `None` where it was not, or where removals that it had not
+    /// acknowledged may have been forgotten since.
     pub async fn standby_mark(&self, address: &str) -> Result<Option<StandbyMark>, MapError> {
         let name = record_name(address);
         let records = self.inner.store.records().await?;
         let Some((_, value)) = records.into_iter().find(|(key, _)| *key == name) else { return Ok(None) };
-        let mark: StandbyMark =
-            serde_json::from_slice(&value).map_err(|_| StoreError::Damaged { what: "standby mark" })?;
-        let retention_ms = self.inner.options.tombstone_retention.as_millis();
-        let gap_ms = u128::from(now_ms().saturating_sub(mark.acknowledged_ms));
-        let fits = mark.positions.len() == self.partitions().count() as usize && gap_ms < retention_ms;
+        // One that says nothing is as good as none: all keys are compared.
+        let Ok(mark) = serde_json::from_slice::<StandbyMark>(&value) else { return Ok(None) };
+        let misses = |(partition, &position)| self.forgotten_to(partition) > position;
+        let fits = mark.positions.len() == self.partitions().count() as usize
+            && !self.partitions().all().zip(&mark.positions).any(misses);
         Ok(fits.then_some(mark))
     }
 

@@ -4,6 +4,8 @@
 //! partition's numbers go back with it, and what was told under them would be told again of something else. So numbers are
 //! reserved ahead: those up to a bound that is synced may be used, and a start goes on behind the bound.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,9 @@ pub(super) struct Marks {
     /// Timestamps up to this may have been used.
     #[serde(default)]
     pub(super) reserved_to: u64,
+    /// Removals at positions up to this may have been forgotten.
+    #[serde(default)]
+    pub(super) forgotten_to: u64,
 }
 
 /// What the lock of a partition holds.
@@ -77,7 +82,7 @@ impl Inner {
         // While the one half is used the other becomes synced, and nobody waits.
         if timestamp.saturating_add(RESERVED_AHEAD / 2) > ledger.marks.reserved_to {
             let reserved_to = timestamp.saturating_add(RESERVED_AHEAD);
-            self.put_marks(ledger, partition, Marks { reserved_to })?;
+            self.put_marks(ledger, partition, Marks { reserved_to, ..ledger.marks })?;
         }
         if timestamp > ledger.usable_to && !self.store.is_synced(ledger.recorded_at) {
             self.store.hasten_sync();
@@ -96,7 +101,22 @@ impl Inner {
             return Ok(());
         }
         ledger.usable_to = reserved_to;
-        self.put_marks(ledger, partition, Marks { reserved_to })
+        self.put_marks(ledger, partition, Marks { reserved_to, ..ledger.marks })
+    }
+
+    /// Writes that removals at positions up to one may be forgotten from now on. For one who holds the partition.
+    pub(super) fn note_forgotten(
+        &self,
+        ledger: &mut Ledger,
+        partition: Partition,
+        position: u64,
+    ) -> Result<(), StoreError> {
+        if position <= ledger.marks.forgotten_to {
+            return Ok(());
+        }
+        // Those who feed a standby look whether it has been reached after they have looked for what to send.
+        self.cell(partition).forgotten_to.store(position, Ordering::SeqCst);
+        self.put_marks(ledger, partition, Marks { forgotten_to: position, ..ledger.marks })
     }
 
     fn put_marks(&self, ledger: &mut Ledger, partition: Partition, marks: Marks) -> Result<(), StoreError> {

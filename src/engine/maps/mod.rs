@@ -11,6 +11,7 @@ mod synced;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::timeout;
 
+use self::expiry::RetentionClock;
 use self::marks::Ledger;
 use super::wall_clock;
 use crate::domain::map::{
@@ -43,7 +45,7 @@ pub struct MapOptions {
     pub value_size_bytes_max: usize,
     /// The longest of the four parts of a map's name, in bytes.
     pub name_size_bytes_max: usize,
-    /// How long it is remembered that a key was removed.
+    /// How long it is remembered that a key was removed, of the time during which the server runs.
     pub tombstone_retention: Duration,
     /// How long a mutation waits for its turn in the partition.
     pub request_timeout: Duration,
@@ -131,6 +133,8 @@ struct Inner {
     partitions: Box<[PartitionCell]>,
     /// The terms of all partitions, by index.
     terms: watch::Sender<Vec<u64>>,
+    /// By which removed keys grow old.
+    retention_clock: RetentionClock,
 }
 
 struct PartitionCell {
@@ -139,6 +143,8 @@ struct PartitionCell {
     answered: watch::Sender<(Position, Numbers)>,
     /// The position up to which everything is synced.
     synced: watch::Sender<u64>,
+    /// The position up to which removals may have been forgotten.
+    forgotten_to: AtomicU64,
 }
 
 /// A partition's ledger, for whoever may change them, and room in the store for what is written then.
@@ -200,20 +206,24 @@ impl Maps {
             let marks = marks::find(&records, partition)?;
             let (answered, _) = watch::channel((Position::default(), numbers));
             let (synced, _) = watch::channel(numbers.position);
+            let forgotten_to = AtomicU64::new(marks.forgotten_to);
             let ledger = Arc::new(Mutex::new(Ledger::new(numbers, marks)));
-            Ok(PartitionCell { ledger, answered, synced })
+            Ok(PartitionCell { ledger, answered, synced, forgotten_to })
         };
         let partitions = options.partitions.all().zip(numbers).map(cell).collect::<Result<_, StoreError>>()?;
-        let inner = Arc::new(Inner { store, options, partitions, terms });
+        let wall_ms = u64::try_from(wall_clock().as_millis()).unwrap_or(u64::MAX);
+        let retention_clock = RetentionClock::start(&records, wall_ms)?;
+        let inner = Arc::new(Inner { store, options, partitions, terms, retention_clock });
         expiry::start(&inner);
         synced::start(&inner);
         Ok(Self { inner })
     }
 
-    /// Has the next start leave out no number. Without it, or after a mutation that follows it, all is as after a crash.
+    /// Leaves what the next start goes on from: no number is left out, and all the time that was counted counts. Without it, or
+    /// after a mutation that follows it, all is as after a crash.
     pub fn close(&self) {
         let inner = &self.inner;
-        let mut left = Ok(());
+        let mut left = inner.keep_count();
         for partition in self.partitions().all() {
             // Whoever has it is at work, and may use what would be given back.
             if let Ok(mut held) = inner.cell(partition).ledger.clone().try_lock_owned() {
@@ -474,7 +484,7 @@ impl Inner {
         entries: Entries,
         forgotten: Vec<(MapKey, Digest)>,
     ) -> Result<Position, MapError> {
-        let written_ms = now_ms();
+        let written_ms = self.retention_clock.now_ms();
         let partitions = self.options.partitions;
         let delta = MapDelta { partition, partitions, numbers, written_ms, entries, forgotten };
         let position = self.store.commit_map(delta)?;
@@ -513,11 +523,6 @@ impl Inner {
         self.cell(partition).synced.send_if_modified(|known| rises(known, numbers.position));
         self.terms.send_if_modified(|terms| rises(&mut terms[partition.index()], numbers.term));
     }
-}
-
-/// The wall clock in milliseconds since 1970.
-fn now_ms() -> u64 {
-    u64::try_from(wall_clock().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

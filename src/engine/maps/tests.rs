@@ -2,6 +2,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::domain::dot::ActorId;
+use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
 fn options() -> MapOptions {
@@ -11,7 +12,7 @@ fn options() -> MapOptions {
         key_size_bytes_max: 16,
         value_size_bytes_max: 16,
         name_size_bytes_max: 16,
-        tombstone_retention: Duration::from_secs(3600),
+        tombstone_retention: RETENTION,
         request_timeout: Duration::from_secs(5),
     }
 }
@@ -178,32 +179,107 @@ async fn of_many_that_compare_and_set_one_wins_each_version() {
     assert_eq!(maps.get_text("foo").await, versioned("200", 201));
 }
 
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// Lets time pass, and those who look at times look.
+async fn pass(time: Duration) {
+    let end = tokio::time::Instant::now() + time;
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_secs(60).min(end - tokio::time::Instant::now())).await;
+        // A look takes several turns.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn removed_keys_are_forgotten_after_the_retention() {
-    let store = Arc::new(MemoryStore::new(ActorId(1)));
-    // The wall clock does not stand still with tokio's: what is old enough at once is gone at the first look.
-    let maps =
-        Maps::start(store.clone(), MapOptions { tombstone_retention: Duration::ZERO, ..options() }).await.unwrap();
+    let maps = maps().await;
     maps.put_text("foo", "a", 0).await.unwrap();
     maps.remove_text("foo", 0).await.unwrap();
     maps.put_text("a", "stays", 0).await.unwrap();
-    std::thread::sleep(Duration::from_millis(2));
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    pass(RETENTION - Duration::from_secs(1)).await;
+    assert_eq!(maps.key_count().await.unwrap(), 2);
+    pass(Duration::from_secs(70)).await;
     assert_eq!(maps.key_count().await.unwrap(), 1);
     assert_eq!(maps.put_text("foo", "b", 0).await.unwrap(), 3, "the count goes on");
 }
 
-#[tokio::test]
-async fn a_mark_of_a_standby_ends_with_the_retention() {
+/// Writes a removal as one that the wall clock has stamped, before there was a count.
+async fn remove_at(store: &MemoryStore, written_ms: u64) {
+    let partitions = options().partitions;
+    let partition = partitions.home_of(b"foo");
+    let numbers = Numbers { timestamp: 7, position: 7, ..Numbers::default() };
+    let entries = vec![(key("foo"), entry(1, 7, None))];
+    let delta = MapDelta { partition, partitions, numbers, written_ms, entries, forgotten: vec![] };
+    store.durable(store.commit_map(delta).unwrap()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_ahead_has_no_removal_forgotten() {
+    let store = Arc::new(MemoryStore::new(ActorId(1)));
+    // Years ago, if one believes the clock.
+    remove_at(&store, 1).await;
+    let maps = start_on(&store).await;
+    pass(RETENTION - Duration::from_secs(1)).await;
+    assert_eq!(maps.key_count().await.unwrap(), 1);
+    pass(Duration::from_secs(70)).await;
+    assert_eq!(maps.key_count().await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retention_goes_on_after_a_restart() {
     let store = Arc::new(MemoryStore::new(ActorId(1)));
     let maps = start_on(&store).await;
-    let mark = StandbyMark::now(7, vec![1, 2, 3]);
+    maps.put_text("foo", "a", 0).await.unwrap();
+    maps.remove_text("foo", 0).await.unwrap();
+    pass(RETENTION / 2).await;
+    drop(maps);
+    // Nobody counts meanwhile.
+    pass(2 * RETENTION).await;
+    let maps = start_on(&store).await;
+    pass(RETENTION / 2 - Duration::from_secs(1)).await;
+    assert_eq!(maps.key_count().await.unwrap(), 1);
+    // What was counted since the last look before the restart is counted again.
+    pass(Duration::from_secs(130)).await;
+    assert_eq!(maps.key_count().await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_of_a_standby_ends_when_a_removal_that_it_missed_is_forgotten() {
+    let store = Arc::new(MemoryStore::new(ActorId(1)));
+    let maps = start_on(&store).await;
+    maps.put_text("foo", "a", 0).await.unwrap();
+    let home = maps.home(&key("foo")).index();
+    let at = |position: u64| {
+        let mut positions = vec![9; 3];
+        positions[home] = position;
+        StandbyMark { node: 7, positions }
+    };
     assert_eq!(maps.standby_mark("h:1").await.unwrap(), None);
-    maps.put_standby_mark("h:1", &mark).await.unwrap();
-    assert_eq!(maps.standby_mark("h:1").await.unwrap(), Some(mark.clone()));
-    assert_eq!(maps.standby_mark("h:2").await.unwrap(), None);
-    let old = StandbyMark { acknowledged_ms: mark.acknowledged_ms - 3_600_001, ..mark };
-    maps.put_standby_mark("h:1", &old).await.unwrap();
+    maps.put_standby_mark("h:1", &at(1)).await.unwrap();
+    maps.put_standby_mark("h:2", &at(2)).await.unwrap();
+    // However long it was away.
+    pass(3 * RETENTION).await;
+    assert_eq!(maps.standby_mark("h:1").await.unwrap(), Some(at(1)));
+    maps.remove_text("foo", 0).await.unwrap();
+    pass(RETENTION / 2).await;
+    assert_eq!(maps.standby_mark("h:1").await.unwrap(), Some(at(1)));
+    pass(RETENTION).await;
+    for maps in [maps, start_on(&store).await] {
+        assert_eq!(maps.standby_mark("h:1").await.unwrap(), None);
+        assert_eq!(maps.standby_mark("h:2").await.unwrap(), Some(at(2)), "it has heard of the removal");
+    }
+}
+
+/// The mark was made while the clock was wrong, and would look fresh until then.
+#[tokio::test]
+async fn a_mark_from_the_far_future_does_not_count() {
+    let store = Arc::new(MemoryStore::new(ActorId(1)));
+    let maps = start_on(&store).await;
+    let mark = r#"{"node":7,"positions":[1,2,3],"acknowledged_ms":99999999999999}"#;
+    store.put_record("map_standby/h:1".into(), Some(mark.into())).unwrap();
     assert_eq!(maps.standby_mark("h:1").await.unwrap(), None);
 }
 

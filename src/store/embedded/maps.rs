@@ -13,7 +13,7 @@ use super::record;
 use super::rows::Rows;
 use super::view::{Range, View};
 use crate::domain::map::{Digest, Entry, MapKey, Numbers, Partition, Partitions};
-use crate::store::maps::{Change, KeyPage, KeyState, MapDelta, PageLimits, PartitionState};
+use crate::store::maps::{Change, KeyPage, KeyState, MapDelta, PageLimits, PartitionState, Tombstone};
 use crate::store::{Horizon, StoreError};
 
 /// Turns a delta into row changes. What is stored already, or has been replaced, changes nothing: a delta may come again.
@@ -138,7 +138,7 @@ impl Rows {
         partition: Partition,
         removed_before_ms: u64,
         limit: usize,
-    ) -> Result<Vec<(MapKey, Digest)>, StoreError> {
+    ) -> Result<Vec<Tombstone>, StoreError> {
         let view = self.view();
         let mut range = Range::prefix(&layout::map_tombstones(partition));
         range.end = Bound::Excluded(layout::map_tombstone(partition, removed_before_ms, 0).to_vec());
@@ -147,7 +147,7 @@ impl Rows {
             let key = decode_pointer(&row, pointer)?;
             let dangling = StoreError::Damaged { what: "map tombstone" };
             let stored = stored_entry(&view, &layout::map_entry(partition, &key).row)?.ok_or(dangling)?;
-            found.push((key, stored.entry.digest));
+            found.push(Tombstone { key, digest: stored.entry.digest, position: stored.position });
             Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         Ok(found)

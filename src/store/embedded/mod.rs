@@ -55,7 +55,7 @@ use self::rows::Rows;
 pub use self::tables::TableCounts;
 use self::tables::Tables;
 
-use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState};
+use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState, Tombstone};
 use super::room::Room;
 use super::{Content, Durable, DurableCounts, Horizon, ObjectState, Position, Resolve, Store, StoreError, StoreFuture};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
@@ -63,7 +63,7 @@ use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
 use crate::domain::index::{IndexRange, Posting};
 use crate::domain::key::{BucketName, ObjectName};
-use crate::domain::map::{Digest, Entry, MapKey, Partition};
+use crate::domain::map::{Entry, MapKey, Partition};
 
 /// The layout of a data directory that this release writes. Others are refused, but for those before.
 const FORMAT: &str = "ombak 3\n";
@@ -609,7 +609,7 @@ impl MapStore for EmbeddedStore {
         partition: Partition,
         removed_before_ms: u64,
         limit: usize,
-    ) -> StoreFuture<'_, Vec<(MapKey, Digest)>> {
+    ) -> StoreFuture<'_, Vec<Tombstone>> {
         let rows = self.rows().clone();
         Box::pin(async move {
             let found = tokio::task::spawn_blocking(move || rows.map_tombstones(partition, removed_before_ms, limit));
