@@ -233,6 +233,7 @@ impl Engine {
     /// When the store's records cannot be read, or the first bucket types not written.
     pub async fn start(store: Arc<dyn Store>, options: EngineOptions) -> Result<Self, EngineError> {
         let clock = HybridClock::new(store.clone());
+        clock.begin().await?;
         let buckets = Buckets::load(store.clone(), options.n_val_default, options.key_size_bytes_max).await?;
         if options.create_default_types {
             buckets.create_default_types().await?;

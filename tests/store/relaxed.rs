@@ -7,10 +7,16 @@ use std::num::NonZeroU32;
 use std::os::unix::fs::FileExt;
 use std::path::Path as DirPath;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ombak::domain::datatype::Operation;
+use ombak::domain::datatype::limits::UpdateLimits;
+use ombak::domain::dot::Time;
+use ombak::domain::key::{BucketName, ObjectName};
 use ombak::domain::map::{Condition, Digest, Entry, MapKey, MapName, Partitions};
+use ombak::domain::object::ObjectLimits;
 use ombak::engine::maps::{MapOptions, Maps, PageLimits};
+use ombak::engine::{DeleteMode, Engine, EngineOptions, Update, WriteOptions};
 use ombak::store::embedded::{Disk, Durability, EmbeddedOptions, EmbeddedStore};
 use ombak::store::{Position, Store};
 use tempfile::TempDir;
@@ -115,6 +121,29 @@ async fn put(maps: &Maps, name: &str) -> u64 {
     maps.put(first(maps), key(name), bytes(name), Condition::None).await.unwrap()
 }
 
+/// The time of an update of a counter, by an engine that starts for it.
+async fn time_of_an_update(powered: &Powered) -> Time {
+    let limits = ObjectLimits { siblings_max: 100, object_size_bytes_max: 1 << 20 };
+    let options = EngineOptions {
+        delete_mode: DeleteMode::Keep,
+        tombstones_waiting_bytes_max: 0,
+        object_limits: limits,
+        object_warnings: limits,
+        key_size_bytes_max: 1024,
+        update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
+        n_val_default: 3,
+        create_default_types: true,
+        request_timeout_default: Duration::from_secs(60),
+    };
+    let engine = Engine::start(powered.store.clone(), options).await.unwrap();
+    let bucket = BucketName { bucket_type: bytes("counters"), bucket: bytes("b") };
+    let name = ObjectName { bucket: bucket.clone(), key: bytes("k") };
+    let bucket = engine.data_type_bucket(&bucket).unwrap();
+    let update = Update { operation: Operation::Counter(1), context: None, options: WriteOptions::default() };
+    engine.update(&name, &bucket, update, None).await.unwrap();
+    read_all(&*powered.store, &name).await.all()[0].dot.time
+}
+
 const PAGE: PageLimits = PageLimits { entries_max: 100, size_bytes_max: 1 << 20 };
 
 #[tokio::test]
@@ -216,6 +245,21 @@ async fn more_numbers_are_used_than_are_reserved_at_a_time() {
     }
     let failed = powered.after_power_failure();
     assert!(put(&failed.maps().await, "k").await > told);
+}
+
+/// After a crash the clock runs ahead of the wall clock, which then keeps no two starts apart.
+#[tokio::test]
+async fn times_do_not_come_again_after_a_power_failure() {
+    let powered = Powered::on();
+    let an_hour_ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3600);
+    let bound = Time(u64::try_from(an_hour_ahead.as_micros()).unwrap());
+    powered.store.raise_clock_bound(bound).unwrap();
+    let powered = powered.restarted();
+    let told = time_of_an_update(&powered).await;
+    assert!(told > bound);
+    let failed = powered.after_power_failure();
+    assert!(failed.store.clock_bound() >= told);
+    assert!(time_of_an_update(&failed).await > told);
 }
 
 #[tokio::test]
