@@ -158,6 +158,7 @@ fn engine_options() -> EngineOptions {
     let limits = ObjectLimits { siblings_max: 4, object_size_bytes_max: 512 };
     EngineOptions {
         delete_mode: DeleteMode::After(Duration::from_secs(3)),
+        tombstones_waiting_bytes_max: 1 << 20,
         object_limits: limits,
         object_warnings: limits,
         key_size_bytes_max: 32,
