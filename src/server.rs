@@ -161,7 +161,8 @@ pub async fn run(config: Config, idleness: Arc<Idleness>) -> Result<(), ServerEr
     Ok(())
 }
 
-/// Writes a line to standard output, for whoever waits for the server to be there. Where nobody reads that it serves all the same.
+/// Writes a line to standard output, for whoever waits for the server to be there. Where nobody reads that it serves all the
+/// same.
 fn greet(line: fmt::Arguments) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());

@@ -37,8 +37,8 @@ impl HybridClock {
         }
     }
 
-    /// Waits until the bound of this start is safe from a power failure: until the wall clock has come up with it, the next start
-    /// would issue the same times again.
+    /// Waits until the bound of this start is safe from a power failure: until the wall clock has come up with it, the next
+    /// start would issue the same times again.
     pub(super) async fn begin(&self) -> Result<(), StoreError> {
         if self.store.answers_before_sync() {
             let position = self.raise_bound(self.issued().0 + 1)?;

@@ -1,10 +1,10 @@
 //! The primary's side of Backup: brings a standby up to what is here, and keeps it there.
 //!
 //! There is a stream for each partition. Changes are sent in the order of their positions, once no power failure can take them
-//! back, and an answer says that all up to its request are as safe there. How far a standby has come is remembered in the store,
-//! so that the next feed goes on from there. A standby that is new, was emptied, or has missed removals that are forgotten here,
-//! is compared key by key first: what it lacks is sent, and what it has and nobody here remembers is removed. A backup that is no server of ours
-//! cannot be compared with; it is sent everything instead.
+//! back, and an answer says that all up to its request are as safe there. How far a standby has come is remembered in the
+//! store, so that the next feed goes on from there. A standby that is new, was emptied, or has missed removals that are
+//! forgotten here, is compared key by key first: what it lacks is sent, and what it has and nobody here remembers is removed. A
+//! backup that is no server of ours cannot be compared with; it is sent everything instead.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

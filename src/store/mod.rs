@@ -154,8 +154,8 @@ pub trait Store: Send + Sync + 'static {
     /// When one of them failed, so that it is unknown whether a restart finds it.
     fn durable(&self, position: Position) -> Durable;
 
-    /// Whether writes are called durable before the disk has them, so that a power failure may take them until they are *synced*.
-    /// Where not, whatever is durable is synced.
+    /// Whether writes are called durable before the disk has them, so that a power failure may take them until they are
+    /// *synced*. Where not, whatever is durable is synced.
     fn answers_before_sync(&self) -> bool {
         false
     }

@@ -1,8 +1,8 @@
 //! Forgets removed keys once no put from before their removal can arrive any more.
 //!
-//! What counts is how long this server has run since, as a clock measures it that nobody sets. The wall clock may jump ahead, and
-//! would have everything forgotten at once. What was counted is stored at every look; a start goes on from there, so that the
-//! time in which no server ran counts for nothing.
+//! What counts is how long this server has run since, as a clock measures it that nobody sets. The wall clock may jump ahead,
+//! and would have everything forgotten at once. What was counted is stored at every look; a start goes on from there, so that
+//! the time in which no server ran counts for nothing.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -19,7 +19,8 @@ pub struct StandbyMark {
     /// The standby's identity: an emptied one is another.
     pub node: u64,
     /// The positions up to which it has acknowledged everything, by the partition's index.
-    // Under another name than when marks went by the wall clock and it was not noted what had been forgotten: those do not count.
+    // Under another name than when marks went by the wall clock and it was not noted what had been forgotten: those do not
+    // count.
     #[serde(rename = "acknowledged")]
     pub positions: Vec<u64>,
 }
@@ -37,8 +38,8 @@ impl Maps {
     pub async fn changes(&self, partition: Partition, after: u64, limits: PageLimits) -> Result<Vec<Change>, MapError> {
         let horizon = Horizon::default();
         let changes = self.inner.store.map_changes(partition, after, limits, &horizon).await?;
-        // A standby must not hold what a crash here may take back: its number would be given to something else. All that was seen,
-        // since a change that is left out may have been followed by a later one of the same key.
+        // A standby must not hold what a crash here may take back: its number would be given to something else. All that was
+        // seen, since a change that is left out may have been followed by a later one of the same key.
         self.inner.seen_synced(&horizon).await?;
         Ok(changes)
     }

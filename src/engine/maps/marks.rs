@@ -1,7 +1,7 @@
 //! What is remembered of a partition beside its numbers, in a record of its own.
 //!
-//! Where a power failure may take what was answered ([`Store::answers_before_sync`](crate::store::Store::answers_before_sync)), the
-//! partition's numbers go back with it, and what was told under them would be told again of something else. So numbers are
+//! Where a power failure may take what was answered ([`Store::answers_before_sync`](crate::store::Store::answers_before_sync)),
+//! the partition's numbers go back with it, and what was told under them would be told again of something else. So numbers are
 //! reserved ahead: those up to a bound that is synced may be used, and a start goes on behind the bound.
 
 use std::sync::atomic::Ordering;

@@ -347,8 +347,8 @@ impl Maps {
         Ok(partition)
     }
 
-    /// Takes in what a primary sends for a partition, request by request, each whole or not at all: all together in one
-    /// commit. The entries have been checked. When it returns, what was taken in is synced: the primary will never send it again.
+    /// Takes in what a primary sends for a partition, request by request, each whole or not at all: all together in one commit.
+    /// The entries have been checked. When it returns, what was taken in is synced: the primary will never send it again.
     pub async fn apply(&self, partition: Partition, requests: Vec<Entries>) -> Result<Applied, MapError> {
         let brought_bytes = requests
             .iter()

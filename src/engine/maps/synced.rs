@@ -1,5 +1,5 @@
-//! What followers may be told: what no power failure can take back. A standby that held more would have changes that the primary
-//! makes once more in another way.
+//! What followers may be told: what no power failure can take back. A standby that held more would have changes that the
+//! primary makes once more in another way.
 
 use std::sync::{Arc, Weak};
 
