@@ -275,6 +275,7 @@ fn open_store(config: &Config, idleness: Arc<Idleness>) -> Result<EmbeddedStore,
     let shares = MemoryShares::of(memory_bytes_max, (config.cache_size_bytes > 0).then_some(config.cache_size_bytes));
     let options = EmbeddedOptions {
         cache_size_bytes: shares.cache_bytes,
+        rest_size_bytes: shares.rest_bytes,
         durability: match config.durability {
             Durability::Fsync => embedded::Durability::Fsync,
             Durability::Relaxed { interval_ms } => {

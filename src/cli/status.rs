@@ -9,9 +9,10 @@ pub(super) async fn run(data_dir: &Path) -> Result<Outcome, CliError> {
     let reply = control::request(data_dir, &ControlRequest::Status).await?;
     let data_dir = data_dir.display();
     match reply {
-        ControlReply::Status { version, process_id, uptime_ms, writes, syncs, failure } => {
+        ControlReply::Status { version, process_id, uptime_ms, writes, syncs, measures, failure } => {
             let uptime_s = uptime_ms / 1000;
-            let counts = format!("{writes} writes made durable by {syncs} syncs of its log\n");
+            let mut counts = format!("{writes} writes made durable by {syncs} syncs of its log\n");
+            measures.iter().for_each(|(what, number)| counts.push_str(&format!("{number} {what}\n")));
             Ok(match failure {
                 None => Outcome::done(format!(
                     "Ombak {version} is running on data directory {data_dir} as process {process_id} for {uptime_s} s\n{counts}"

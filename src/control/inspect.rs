@@ -206,6 +206,9 @@ pub trait Inspector: Send + Sync + 'static {
 
     /// What was made durable since the server was started.
     fn durable_counts(&self) -> DurableCounts;
+
+    /// What the store takes and does: phrases with the number that stands before each.
+    fn store_measures(&self) -> Vec<(&'static str, u64)>;
 }
 
 impl Inspector for EngineAdmin {
@@ -224,6 +227,10 @@ impl Inspector for EngineAdmin {
 
     fn durable_counts(&self) -> DurableCounts {
         self.engine.durable_counts()
+    }
+
+    fn store_measures(&self) -> Vec<(&'static str, u64)> {
+        self.engine.store_measures()
     }
 }
 

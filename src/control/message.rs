@@ -116,6 +116,9 @@ pub enum ControlReply {
         /// Syncs of its log, each of which makes all writes before it durable.
         #[serde(default)]
         syncs: u64,
+        /// What its store takes and does: phrases with the number that stands before each.
+        #[serde(default)]
+        measures: Vec<(String, u64)>,
         /// Why nothing can be written until it is restarted, if so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<String>,

@@ -309,6 +309,7 @@ impl<A: BucketTypeAdmin + Inspector + MapAdmin> Answer<A> {
             uptime_ms: u64::try_from(uptime_ms).unwrap_or(u64::MAX),
             writes,
             syncs,
+            measures: self.admin.store_measures().into_iter().map(|(what, number)| (what.to_owned(), number)).collect(),
             failure: self.admin.failure(),
         }
     }
@@ -394,6 +395,10 @@ mod tests {
 
         fn durable_counts(&self) -> DurableCounts {
             DurableCounts { writes: 3, syncs: 2 }
+        }
+
+        fn store_measures(&self) -> Vec<(&'static str, u64)> {
+            vec![("bytes", 5)]
         }
     }
 

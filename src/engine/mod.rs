@@ -258,6 +258,11 @@ impl Engine {
         self.inner.store.durable_counts()
     }
 
+    /// What the store takes and does, for people to read: phrases with the number that stands before each.
+    pub fn store_measures(&self) -> Vec<(&'static str, u64)> {
+        self.inner.store.measures()
+    }
+
     /// Opens when all is durable that was written and seen through this handle by now.
     pub fn gate(&self) -> Gate {
         Gate(self.horizon.position())

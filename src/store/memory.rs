@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::maps::{Change, KeyPage, KeyState, MapDelta, MapStore, PageLimits, PartitionState, Tombstone};
 use super::room::Room;
 use super::{
-    CellPages, Content, Durable, DurableCounts, Horizon, Layout, ObjectState, Position, Store, StoreError, StoreFuture,
+    CellPages, Content, Durable, DurableCounts, Horizon, Layout, Measure, ObjectState, Position, Store, StoreError,
+    StoreFuture,
 };
 use crate::domain::cell::{Cell, CellKey, LiveCells, Path, Selection};
 use crate::domain::delta::Delta;
@@ -179,6 +180,10 @@ impl Store for MemoryStore {
 
     fn failure(&self) -> Option<StoreError> {
         None
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        Vec::new()
     }
 
     fn durable_counts(&self) -> DurableCounts {

@@ -55,6 +55,9 @@ pub struct DurableCounts {
     pub syncs: u64,
 }
 
+/// A number that a store tells of itself, and what it counts: a phrase that follows the number, its unit first.
+pub type Measure = (&'static str, u64);
+
 /// Makes a request's effect of the cells that were read. It is called once.
 pub type Resolve<'a> = &'a mut (dyn FnMut(&LiveCells) -> Option<Delta> + Send);
 
@@ -182,6 +185,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// What was made durable since the store was opened.
     fn durable_counts(&self) -> DurableCounts;
+
+    /// What the store takes and does, for people to read.
+    fn measures(&self) -> Vec<Measure>;
 
     /// Up to `limit` keys of a bucket that follow `after`, in the store's own order. Fewer than `limit` means the end.
     fn keys<'a>(

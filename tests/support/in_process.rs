@@ -137,6 +137,7 @@ impl Drop for InProcess {
 fn engine_options(config: &Config) -> EngineOptions {
     let no_limits = ObjectLimits { siblings_max: usize::MAX, object_size_bytes_max: usize::MAX };
     EngineOptions {
+        tombstones_waiting_bytes_max: config.tombstones_waiting_bytes_max,
         delete_mode: DeleteMode::Keep,
         object_limits: no_limits,
         object_warnings: no_limits,

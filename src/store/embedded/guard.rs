@@ -98,7 +98,7 @@ mod tests {
     async fn a_thread_that_ends_hands_out_what_it_came_to() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        let ended = spawn("counter", &store.commits, |commits| commits.has_room()).unwrap();
+        let ended = spawn("counter", &store.commits, |commits| commits.failure().is_none()).unwrap();
         assert_eq!(ended.join().unwrap(), Some(true));
         assert_eq!(store.failure(), None);
     }

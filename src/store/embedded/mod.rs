@@ -36,7 +36,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,7 +57,9 @@ use self::tables::Tables;
 
 use super::maps::{Change, KeyPage, MapDelta, MapStore, PageLimits, PartitionState, Tombstone};
 use super::room::Room;
-use super::{Content, Durable, DurableCounts, Horizon, ObjectState, Position, Resolve, Store, StoreError, StoreFuture};
+use super::{
+    Content, Durable, DurableCounts, Horizon, Measure, ObjectState, Position, Resolve, Store, StoreError, StoreFuture,
+};
 use crate::domain::cell::{CellKey, LiveCells, Path as DomainPath, Selection};
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Time};
@@ -88,6 +90,8 @@ pub struct EmbeddedOptions {
     pub dir: PathBuf,
     /// Memory for blocks read from disk, in bytes.
     pub cache_size_bytes: u64,
+    /// Memory beside those two, in bytes: nobody counts what is taken of it.
+    pub rest_size_bytes: u64,
     /// The identity to write as, if the directory has none yet.
     pub new_actor: ActorId,
     /// When objects are laid out how, and how much work a large remove may be at a time.
@@ -122,6 +126,7 @@ impl EmbeddedOptions {
         Self {
             dir,
             cache_size_bytes: 32 * 1024 * 1024,
+            rest_size_bytes: 32 * 1024 * 1024,
             new_actor,
             rows: RowLimits::default(),
             durability: Durability::default(),
@@ -220,6 +225,7 @@ pub struct EmbeddedStore {
     clock_bound: Time,
     commits: Arc<Commits>,
     threads: Mutex<Option<Threads>>,
+    shares: MemoryShares,
 }
 
 /// The threads that work behind the store.
@@ -278,7 +284,13 @@ impl EmbeddedStore {
         // Whatever the last process had left to merge.
         commits.tables_changed();
         commits.merging.want();
-        Ok(Self { actor, clock_bound, commits, threads: Mutex::new(Some(Threads { committer, applier, merger })) })
+        let threads = Mutex::new(Some(Threads { committer, applier, merger }));
+        let shares = MemoryShares {
+            unapplied_bytes: options.unapplied_size_bytes_max as u64,
+            cache_bytes: options.cache_size_bytes,
+            rest_bytes: options.rest_size_bytes,
+        };
+        Ok(Self { actor, clock_bound, commits, threads, shares })
     }
 
     fn rows(&self) -> &Rows {
@@ -482,6 +494,27 @@ impl Store for EmbeddedStore {
 
     fn durable_counts(&self) -> DurableCounts {
         self.commits.durable_counts()
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        let tables = self.table_counts();
+        let cached = self.shares.cache_bytes;
+        vec![
+            ("bytes of memory for the store at most", self.shares.unapplied_bytes + cached + self.shares.rest_bytes),
+            ("bytes in memory that the tables do not have yet", self.commits.room.held() as u64),
+            ("bytes of memory for these at most", self.shares.unapplied_bytes),
+            ("bytes of blocks in the cache", tables.cache_bytes),
+            ("bytes of memory for the cache at most", cached),
+            ("bytes of the upper parts of filters and indexes in memory", tables.pinned_bytes),
+            ("tables on disk", tables.tables),
+            ("bytes in them", tables.disk_bytes),
+            ("tables of new rows over each other", tables.new_runs),
+            ("bytes read from tables", tables.read_bytes),
+            ("blocks read from tables", tables.blocks_read),
+            ("blocks found in the cache", tables.blocks_cached),
+            ("bytes of new rows written to tables", tables.flushed_bytes),
+            ("bytes written by merging tables", tables.merged_bytes),
+        ]
     }
 
     fn durable(&self, position: Position) -> Durable {
