@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -35,8 +36,11 @@ pub struct FieldName {
 }
 
 /// The way from an object's root to a field: the empty path is the root itself.
+///
+/// Clones share the fields: a request that writes many cells into one field names the way there once.
+// The root is `None` and nothing else, so that comparing goes by the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Path(Vec<FieldName>);
+pub struct Path(Option<Arc<[FieldName]>>);
 
 impl Path {
     /// The object's root.
@@ -46,31 +50,32 @@ impl Path {
 
     /// The path of a field of the map at this path.
     pub fn child(&self, field: FieldName) -> Self {
-        let mut fields = Vec::with_capacity(self.0.len() + 1);
-        fields.extend_from_slice(&self.0);
-        fields.push(field);
-        Self(fields)
+        Self(Some(self.fields().iter().cloned().chain([field]).collect()))
     }
 
     /// The fields from the root on.
     pub fn fields(&self) -> &[FieldName] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// The root, and every field on the way to this path, itself included.
     pub fn prefixes(&self) -> impl Iterator<Item = Path> {
-        (0..=self.0.len()).map(|count| Self(self.0[..count].to_vec()))
+        (0..=self.fields().len()).map(|count| match count {
+            0 => Self::root(),
+            whole if whole == self.fields().len() => self.clone(),
+            part => Self(Some(self.fields()[..part].into())),
+        })
     }
 
     /// Whether the thing at this path is `ancestor` or lies inside it.
     pub fn is_within(&self, ancestor: &Path) -> bool {
-        self.0.starts_with(&ancestor.0)
+        self.fields().starts_with(ancestor.fields())
     }
 }
 
 impl From<Vec<FieldName>> for Path {
     fn from(fields: Vec<FieldName>) -> Self {
-        Self(fields)
+        Self((!fields.is_empty()).then(|| fields.into()))
     }
 }
 
@@ -239,6 +244,9 @@ impl Floors {
     /// Whether a cell written at the key under the dot is gone. Its cost hangs on the key's depth and not on how many
     /// floors there are, since a request may remove very many members one by one.
     pub fn end(&self, key: &CellKey, dot: Dot) -> bool {
+        if self.is_empty() {
+            return false;
+        }
         let covers = |target: FloorTarget| self.0.get(&target).is_some_and(|context| context.covers(dot));
         let around = match key.element {
             Element::Sibling(_) => covers(FloorTarget::Siblings),

@@ -211,6 +211,7 @@ impl Plan {
 
     fn set(&mut self, path: &Path, operation: &SetOperation) {
         if !self.with_context {
+            self.selections.reserve(operation.removes.len());
             operation.removes.iter().for_each(|member| self.see(path, Element::Member(member.clone())));
         }
     }

@@ -58,6 +58,9 @@ pub fn resolve(operation: &Operation, request: Request<'_>, seen: &LiveCells) ->
     Ok(update.into_delta())
 }
 
+/// So many members are added together.
+const MANY_MEMBERS_MIN: usize = 1024;
+
 /// The effect of the request so far. Later operations of the request see the earlier ones through it.
 struct Update<'a> {
     request: Request<'a>,
@@ -101,9 +104,14 @@ impl Update<'_> {
     }
 
     fn add(&mut self, path: &Path, members: &[Bytes]) {
-        for member in members {
-            self.put(path, Element::Member(member.clone()), Payload::Mark);
+        let cell =
+            |member: &Bytes| (CellKey { path: path.clone(), element: Element::Member(member.clone()) }, Payload::Mark);
+        if members.len() < MANY_MEMBERS_MIN {
+            return self.puts.extend(members.iter().map(cell));
         }
+        // A map that is built at once takes two thirds of the memory of one that members are added to in their order.
+        let mut many: BTreeMap<_, _> = members.iter().map(cell).collect();
+        self.puts.append(&mut many);
     }
 
     /// Raises the own registers; the other actors' stay where they are.
