@@ -119,6 +119,10 @@ config_keys! {
         "Longest member that may be added to a set, gset or hll.";
     field_name_size_bytes_max: usize = 65_536,
         "Longest name that a field of a map may have.";
+    update_names_bytes_max: usize = 64 * 1024 * 1024,
+        "Bytes that the names of the fields around an update's members and fields may take, counted for each of them.";
+    context_actors_max: usize = 4096,
+        "Actors that the causal context of a request may name: one for each data directory that has ever written to the object.";
     object_size_bytes_max: usize = 50 * 1024 * 1024,
         "Largest object, siblings and metadata included, that may be stored.";
     object_size_bytes_warn: usize = 5 * 1024 * 1024,

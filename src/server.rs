@@ -306,10 +306,12 @@ fn engine_options(config: &Config) -> EngineOptions {
             object_size_bytes_max: config.object_size_bytes_warn,
         },
         key_size_bytes_max: config.key_size_bytes_max,
+        context_actors_max: config.context_actors_max,
         update_limits: UpdateLimits {
             elements_max: config.update_elements_max,
             member_size_bytes_max: config.member_size_bytes_max,
             field_name_size_bytes_max: config.field_name_size_bytes_max,
+            names_size_bytes_max: config.update_names_bytes_max,
         },
         n_val_default: config.n_val_default,
         create_default_types: config.create_default_types,

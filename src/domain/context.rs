@@ -210,6 +210,11 @@ impl CausalContext {
         out.freeze()
     }
 
+    /// How many actors a context of so many bytes names, told without reading it. What is no context may get any answer.
+    pub fn actors_in(bytes: &[u8]) -> usize {
+        bytes.len().saturating_sub(HEAD_BYTES + CHECKSUM_BYTES) / ENTRY_BYTES
+    }
+
     /// Reads what [`encode`](Self::encode) wrote. Zero bytes and a context of another object are the empty context.
     /// Most writers send none, so `object` is asked only where there is one.
     pub fn decode(bytes: &[u8], object: impl FnOnce() -> ObjectIdentity) -> Result<Self, ContextError> {
@@ -300,6 +305,15 @@ mod tests {
         assert_eq!(CausalContext::decode(&bytes, || identity("k")), Ok(context));
         assert_eq!(CausalContext::decode(&bytes, || identity("other")), Ok(CausalContext::new()));
         assert_eq!(CausalContext::decode(b"", || identity("k")), Ok(CausalContext::new()));
+    }
+
+    #[test]
+    fn the_actors_of_a_context_are_counted_unread() {
+        for count in 0..4 {
+            let context: CausalContext = (0..count).map(|actor| dot(actor, 1)).collect();
+            assert_eq!(CausalContext::actors_in(&context.encode(identity("k"))), count as usize);
+        }
+        assert_eq!(CausalContext::actors_in(b""), 0);
     }
 
     #[test]

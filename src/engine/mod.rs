@@ -66,6 +66,8 @@ pub struct EngineOptions {
     pub object_limits: ObjectLimits,
     /// The longest key, and the longest name of a bucket, that a write may use, in bytes.
     pub key_size_bytes_max: usize,
+    /// The most actors that a context may name. Each is looked for at every write that brings the context along.
+    pub context_actors_max: usize,
     /// Bounds on one update of a data type.
     pub update_limits: UpdateLimits,
     /// Plain objects with more values or bytes than these are logged.
@@ -131,6 +133,9 @@ pub enum EngineError {
     /// The bytes sent as a context are none.
     #[error("the context does not decode: {0}")]
     Context(#[from] ContextError),
+    /// The context names too many actors.
+    #[error("the context names {0} actors")]
+    TooManyActors(usize),
     /// An index entry was refused.
     #[error(transparent)]
     Index(#[from] IndexError),

@@ -239,6 +239,10 @@ impl Engine {
 
     /// Reads the context that a client sent. It never covers what is not issued yet.
     pub(super) fn context(&self, name: &ObjectName, bytes: &[u8]) -> Result<CausalContext, EngineError> {
+        let actors = CausalContext::actors_in(bytes);
+        if actors > self.inner.options.context_actors_max {
+            return Err(EngineError::TooManyActors(actors));
+        }
         let mut context = CausalContext::decode(bytes, || ObjectIdentity::of(name))?;
         context.clamp_to_issued(self.inner.store.actor(), self.inner.clock.issued());
         Ok(context)
@@ -342,7 +346,7 @@ mod tests {
 
     use super::*;
     use crate::domain::datatype::limits::UpdateLimits;
-    use crate::domain::dot::ActorId;
+    use crate::domain::dot::{ActorId, Time};
     use crate::domain::key::BucketName;
     use crate::domain::object::ObjectLimits;
     use crate::domain::props::{Property, PropsChange};
@@ -360,7 +364,13 @@ mod tests {
             create_default_types: false,
             tombstones_waiting_bytes_max: 1024 * 1024,
             request_timeout_default: Duration::from_secs(60),
-            update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
+            context_actors_max: 100,
+            update_limits: UpdateLimits {
+                elements_max: 1,
+                member_size_bytes_max: 1,
+                field_name_size_bytes_max: 1,
+                names_size_bytes_max: 1000,
+            },
         };
         let engine = Engine::start(Arc::new(MemoryStore::new(ActorId(1))), options).await.unwrap();
         for (name, property) in [("plain", Property::AllowMult(true)), ("once", Property::WriteOnce(true))] {
@@ -417,6 +427,20 @@ mod tests {
         assert!(engine.put(&name("once"), PutRequest { options, ..put("v") }, None).await.is_ok());
         let refused = engine.put(&name("plain"), PutRequest { options, ..put("v") }, None).await;
         assert!(matches!(refused, Err(EngineError::Quorum(QuorumError::NVal(9)))), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_context_of_too_many_actors_is_refused() {
+        let (engine, name) = (engine().await, name("plain"));
+        let context = |actors| {
+            let dots = (0..actors).map(|actor| Dot { actor: ActorId(actor), time: Time(1) });
+            Some(dots.collect::<CausalContext>().encode(ObjectIdentity::of(&name)))
+        };
+        assert!(engine.put(&name, PutRequest { context: context(100), ..put("v") }, None).await.is_ok());
+        let refused = engine.put(&name, PutRequest { context: context(101), ..put("v") }, None).await;
+        assert!(matches!(refused, Err(EngineError::TooManyActors(101))), "{refused:?}");
+        let refused = engine.delete(&name, delete(context(101))).await;
+        assert!(matches!(refused, Err(EngineError::TooManyActors(101))), "{refused:?}");
     }
 
     #[tokio::test]

@@ -522,10 +522,12 @@ mod tests {
             delete_mode: DeleteMode::Keep,
             object_limits: limits,
             key_size_bytes_max: 1000,
+            context_actors_max: 4096,
             update_limits: UpdateLimits {
                 elements_max: 1000,
                 member_size_bytes_max: 1000,
                 field_name_size_bytes_max: 1000,
+                names_size_bytes_max: usize::MAX,
             },
             object_warnings: limits,
             n_val_default: 3,

@@ -79,6 +79,7 @@ impl From<EngineError> for Refusal {
             EngineError::UpdateLimit(error) => error.to_string(),
             EngineError::BucketTooLarge { .. } => error.to_string(),
             EngineError::Context(_) => "invalid_context".into(),
+            EngineError::TooManyActors(count) => format!("{{too_many_actors,{count}}}"),
             EngineError::Index(error) => {
                 let failures: Vec<_> = error.0.iter().map(index_failure).collect();
                 format!("{{precommit_fail,[{}]}}", failures.join(","))

@@ -64,7 +64,13 @@ impl Inside {
             create_default_types: false,
             tombstones_waiting_bytes_max: 1024 * 1024,
             request_timeout_default: Duration::from_secs(60),
-            update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
+            context_actors_max: 100,
+            update_limits: UpdateLimits {
+                elements_max: 1,
+                member_size_bytes_max: 1,
+                field_name_size_bytes_max: 1,
+                names_size_bytes_max: 1000,
+            },
         };
         let engine = Engine::start(store, options).await.unwrap();
         let service = ServiceOptions {

@@ -37,10 +37,12 @@ impl Workbench {
             object_limits: no_limits,
             object_warnings: no_limits,
             key_size_bytes_max: 65_536,
+            context_actors_max: 4096,
             update_limits: UpdateLimits {
                 elements_max: usize::MAX,
                 member_size_bytes_max: usize::MAX,
                 field_name_size_bytes_max: usize::MAX,
+                names_size_bytes_max: usize::MAX,
             },
             n_val_default: 3,
             create_default_types: true,
