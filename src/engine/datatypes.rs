@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::large::LARGE_ELEMENTS_MIN;
 use super::objects::{check_hooks, check_read, check_write, data_type_of, nonzero};
 use super::{Engine, EngineError, ReadOptions, WriteOptions};
 use crate::domain::cell::{LiveCells, Path};
@@ -111,7 +112,7 @@ impl Engine {
         check_write(&bucket.props, &options)?;
         check_hooks(&bucket.props)?;
         inner.check_name(name)?;
-        inner.options.update_limits.check(&operation)?;
+        let elements = inner.options.update_limits.check(&operation)?;
         // Data types without removes have no use for a context, and clients send none that matters.
         let context = match context.filter(|bytes| data_type.has_context() && !bytes.is_empty()) {
             Some(bytes) => Some(self.context(name, &bytes)?),
@@ -119,14 +120,21 @@ impl Engine {
         };
         let patience = nonzero(options.timeout).unwrap_or(inner.options.request_timeout_default);
 
+        let large = inner.large_writes.begin(elements > LARGE_ELEMENTS_MIN, patience).await?;
         let turn = inner.lock(name, operation.size_bytes(), patience).await?;
-        let resolve = |seen: &LiveCells| {
-            let dot = inner.clock.draw()?;
-            let hll_precision = bucket.props.hll_precision();
-            let request = Request { dot, assigned: dot.time, context: context.as_ref(), hll_precision };
-            Ok(Some(update::resolve(&operation, request, seen)?))
+        let written = async {
+            let selections = operation.plan(context.is_some());
+            let context = context.as_ref();
+            // With the operation, which nobody needs any more when it is resolved.
+            let resolve = move |seen: &LiveCells| {
+                let dot = inner.clock.draw()?;
+                let hll_precision = bucket.props.hll_precision();
+                let request = Request { dot, assigned: dot.time, context, hll_precision };
+                Ok(Some(update::resolve(&operation, request, seen)?))
+            };
+            self.write(name, &selections, resolve).await
         };
-        self.write(name, &operation.plan(context.is_some()), resolve).await?;
+        large.run(written).await?;
         let Some(sink) = sink else { return Ok(None) };
         let content = inner.store.open_content(name, Path::root(), None, &self.horizon).await?;
         // The content stays as it is now however long it is read: the next update need not wait for that.

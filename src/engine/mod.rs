@@ -7,6 +7,7 @@ mod clock;
 mod datatypes;
 mod indexes;
 mod inspect;
+mod large;
 mod listing;
 pub mod maps;
 mod objects;
@@ -21,6 +22,7 @@ use tokio::sync::MutexGuard;
 
 use self::buckets::Buckets;
 use self::clock::HybridClock;
+use self::large::LargeWrites;
 use self::reaper::Reaper;
 use self::stripes::Stripes;
 use crate::domain::base62;
@@ -227,6 +229,7 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: HybridClock,
     stripes: Stripes,
+    large_writes: LargeWrites,
     buckets: Buckets,
     options: EngineOptions,
 }
@@ -243,7 +246,14 @@ impl Engine {
         if options.create_default_types {
             buckets.create_default_types().await?;
         }
-        let inner = Arc::new(Inner { store, clock, stripes: Stripes::new(), buckets, options });
+        let inner = Arc::new(Inner {
+            store,
+            clock,
+            stripes: Stripes::new(),
+            large_writes: LargeWrites::new(),
+            buckets,
+            options,
+        });
         let reaper = Reaper::start(inner.clone());
         Ok(Self { inner, reaper, horizon: Arc::default() })
     }

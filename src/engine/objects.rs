@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::datatypes::show;
+use super::large::{LARGE_BYTES_MIN, LARGE_ELEMENTS_MIN};
 use super::{Engine, EngineError, ReadOptions, WriteOptions, wall_clock};
 use crate::domain::cell::{LiveCells, Path, Selection};
 use crate::domain::context::{CausalContext, ObjectIdentity};
@@ -125,7 +126,9 @@ impl Engine {
             }
         };
         let patience = options.timeout.unwrap_or(inner.options.request_timeout_default);
+        let is_large = content.value.len() > LARGE_BYTES_MIN || content.indexes.len() > LARGE_ELEMENTS_MIN;
 
+        let large = inner.large_writes.begin(is_large, patience).await?;
         let turn = inner.lock(name, content.size_bytes(), patience).await?;
         let deleted = content.deleted;
         let resolve = |seen: &LiveCells| {
@@ -136,7 +139,7 @@ impl Engine {
             self.warn_of_size(name, &written);
             Ok(Some(written.delta))
         };
-        self.write(name, &Selection::values(), resolve).await?;
+        large.run(self.write(name, &Selection::values(), resolve)).await?;
         if !return_view && !deleted {
             return Ok(None);
         }
