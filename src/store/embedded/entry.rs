@@ -29,11 +29,15 @@ pub(super) enum LogEntry {
     Map(MapDelta),
 }
 
-const DELTA: u8 = 1;
+/// A delta as releases wrote it that named every path and every context whole.
+const DELTA_SPELLED_OUT: u8 = 1;
 const RECORD: u8 = 2;
 const RECORD_REMOVED: u8 = 3;
 const CLOCK_BOUND: u8 = 4;
 const MAP: u8 = 5;
+/// A delta. Each path begins with so many fields of the one before it, and a context may be the one before it: both are spelled
+/// once, however many cells and floors they are of.
+const DELTA: u8 = 6;
 
 const SUBTREE: u8 = 1;
 const ELEMENT: u8 = 2;
@@ -71,10 +75,11 @@ impl LogEntry {
                     put_text(out, part);
                 }
                 put_dot(out, delta.dot);
+                let mut before = Before::default();
                 put_count(out, delta.floors.len());
-                delta.floors.iter().for_each(|floor| put_floor(out, floor));
+                delta.floors.iter().for_each(|floor| put_floor(out, floor, &mut before));
                 put_count(out, delta.puts.len());
-                delta.puts.iter().for_each(|cell| put_cell(out, cell, delta.dot));
+                delta.puts.iter().for_each(|cell| put_cell(out, cell, delta.dot, &mut before));
             }
             Self::Record(name, Some(value)) => {
                 out.put_u8(RECORD);
@@ -105,12 +110,13 @@ impl LogEntry {
 
     fn take(bytes: &mut Bytes) -> Option<Self> {
         Some(match bytes.try_get_u8().ok()? {
-            DELTA => {
+            kind @ (DELTA | DELTA_SPELLED_OUT) => {
                 let bucket = BucketName { bucket_type: take_text(bytes)?, bucket: take_text(bytes)? };
                 let name = ObjectName { bucket, key: take_text(bytes)? };
                 let dot = take_dot(bytes)?;
-                let floors = take_many(bytes, take_floor)?;
-                let puts = take_many(bytes, |bytes| take_cell(bytes, dot))?;
+                let mut before = (kind == DELTA).then(Before::default);
+                let floors = take_many(bytes, |bytes| take_floor(bytes, before.as_mut()))?;
+                let puts = take_many(bytes, |bytes| take_cell(bytes, dot, before.as_mut()))?;
                 Self::Delta(name, Delta { dot, puts, floors })
             }
             RECORD => Self::Record(take_text(bytes)?, Some(take_text(bytes)?)),
@@ -126,8 +132,16 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
     encode_varint(count as u64, out);
 }
 
-fn take_many<T>(bytes: &mut Bytes, take: impl Fn(&mut Bytes) -> Option<T>) -> Option<Vec<T>> {
-    let count = usize::try_from(decode_varint(bytes).ok()?).ok()?;
+fn take_count(bytes: &mut Bytes) -> Option<usize> {
+    usize::try_from(decode_varint(bytes).ok()?).ok()
+}
+
+fn take_many<T>(bytes: &mut Bytes, take: impl FnMut(&mut Bytes) -> Option<T>) -> Option<Vec<T>> {
+    let count = take_count(bytes)?;
+    take_so_many(bytes, count, take)
+}
+
+fn take_so_many<T>(bytes: &mut Bytes, count: usize, mut take: impl FnMut(&mut Bytes) -> Option<T>) -> Option<Vec<T>> {
     // Each takes at least a byte: a damaged count takes no memory.
     if count > bytes.len() {
         return None;
@@ -141,7 +155,7 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 fn take_text(bytes: &mut Bytes) -> Option<Bytes> {
-    let length = usize::try_from(decode_varint(bytes).ok()?).ok()?;
+    let length = take_count(bytes)?;
     (bytes.len() >= length).then(|| bytes.split_to(length))
 }
 
@@ -154,37 +168,59 @@ fn take_dot(bytes: &mut Bytes) -> Option<Dot> {
     Some(Dot { actor: ActorId(bytes.try_get_u64().ok()?), time: Time(bytes.try_get_u64().ok()?) })
 }
 
-fn put_floor(out: &mut Vec<u8>, floor: &Floor) {
+/// The path and the context that stand last before what is spelled.
+#[derive(Default)]
+struct Before {
+    path: Path,
+    context: CausalContext,
+}
+
+fn put_floor(out: &mut Vec<u8>, floor: &Floor, before: &mut Before) {
     match &floor.target {
         FloorTarget::Subtree(path) => {
             out.put_u8(SUBTREE);
-            put_path(out, path);
+            put_path(out, path, before);
         }
         FloorTarget::Element(key) => {
             out.put_u8(ELEMENT);
-            put_key(out, key);
+            put_key(out, key, before);
         }
         FloorTarget::Siblings => out.put_u8(SIBLINGS),
     }
-    put_count(out, floor.context.entries().len());
+    if floor.context == before.context {
+        return put_count(out, 0);
+    }
+    put_count(out, 1 + floor.context.entries().len());
     for &(actor, time) in floor.context.entries() {
         put_dot(out, Dot { actor, time });
     }
+    before.context = floor.context.clone();
 }
 
-fn take_floor(bytes: &mut Bytes) -> Option<Floor> {
+fn take_floor(bytes: &mut Bytes, mut before: Option<&mut Before>) -> Option<Floor> {
     let target = match bytes.try_get_u8().ok()? {
-        SUBTREE => FloorTarget::Subtree(take_path(bytes)?),
-        ELEMENT => FloorTarget::Element(take_key(bytes)?),
+        SUBTREE => FloorTarget::Subtree(take_path(bytes, before.as_deref_mut())?),
+        ELEMENT => FloorTarget::Element(take_key(bytes, before.as_deref_mut())?),
         SIBLINGS => FloorTarget::Siblings,
         _ => return None,
     };
-    Some(Floor { target, context: CausalContext::from_iter(take_many(bytes, take_dot)?) })
+    let context = match before {
+        None => CausalContext::from_iter(take_many(bytes, take_dot)?),
+        Some(before) => {
+            if let Some(count) = take_count(bytes)?.checked_sub(1) {
+                before.context = CausalContext::from_iter(take_so_many(bytes, count, take_dot)?);
+            }
+            before.context.clone()
+        }
+    };
+    Some(Floor { target, context })
 }
 
-fn put_path(out: &mut Vec<u8>, path: &Path) {
-    put_count(out, path.fields().len());
-    for field in path.fields() {
+fn put_path(out: &mut Vec<u8>, path: &Path, before: &mut Before) {
+    let shared = path.fields().iter().zip(before.path.fields()).take_while(|(a, b)| a == b).count();
+    put_count(out, shared);
+    put_count(out, path.fields().len() - shared);
+    for field in &path.fields()[shared..] {
         out.put_u8(match field.kind {
             FieldKind::Counter => 1,
             FieldKind::Register => 2,
@@ -194,25 +230,33 @@ fn put_path(out: &mut Vec<u8>, path: &Path) {
         });
         put_text(out, &field.name);
     }
+    before.path = path.clone();
 }
 
-fn take_path(bytes: &mut Bytes) -> Option<Path> {
-    let field = |bytes: &mut Bytes| {
-        let kind = match bytes.try_get_u8().ok()? {
-            1 => FieldKind::Counter,
-            2 => FieldKind::Register,
-            3 => FieldKind::Map,
-            4 => FieldKind::Flag,
-            5 => FieldKind::Set,
-            _ => return None,
-        };
-        Some(FieldName { name: take_text(bytes)?, kind })
+fn take_path(bytes: &mut Bytes, before: Option<&mut Before>) -> Option<Path> {
+    let Some(before) = before else { return take_many(bytes, take_field).map(Path::from) };
+    let shared = before.path.fields().get(..take_count(bytes)?)?;
+    let own = take_many(bytes, take_field)?;
+    if shared.len() < before.path.fields().len() || !own.is_empty() {
+        before.path = Path::from([shared, &own].concat());
+    }
+    Some(before.path.clone())
+}
+
+fn take_field(bytes: &mut Bytes) -> Option<FieldName> {
+    let kind = match bytes.try_get_u8().ok()? {
+        1 => FieldKind::Counter,
+        2 => FieldKind::Register,
+        3 => FieldKind::Map,
+        4 => FieldKind::Flag,
+        5 => FieldKind::Set,
+        _ => return None,
     };
-    take_many(bytes, field).map(Path::from)
+    Some(FieldName { name: take_text(bytes)?, kind })
 }
 
-fn put_key(out: &mut Vec<u8>, key: &CellKey) {
-    put_path(out, &key.path);
+fn put_key(out: &mut Vec<u8>, key: &CellKey, before: &mut Before) {
+    put_path(out, &key.path, before);
     match &key.element {
         Element::Presence => out.put_u8(PRESENCE),
         Element::Counter => out.put_u8(COUNTER),
@@ -230,8 +274,8 @@ fn put_key(out: &mut Vec<u8>, key: &CellKey) {
     }
 }
 
-fn take_key(bytes: &mut Bytes) -> Option<CellKey> {
-    let path = take_path(bytes)?;
+fn take_key(bytes: &mut Bytes, before: Option<&mut Before>) -> Option<CellKey> {
+    let path = take_path(bytes, before)?;
     let element = match bytes.try_get_u8().ok()? {
         PRESENCE => Element::Presence,
         COUNTER => Element::Counter,
@@ -246,15 +290,15 @@ fn take_key(bytes: &mut Bytes) -> Option<CellKey> {
 }
 
 /// A cell's dot is that of its delta.
-fn put_cell(out: &mut Vec<u8>, cell: &Cell, dot: Dot) {
+fn put_cell(out: &mut Vec<u8>, cell: &Cell, dot: Dot, before: &mut Before) {
     debug_assert_eq!(cell.dot, dot);
-    put_key(out, &cell.key);
+    put_key(out, &cell.key, before);
     put_count(out, record::payload_bytes(&cell.payload));
     record::encode_payload(&cell.payload, out);
 }
 
-fn take_cell(bytes: &mut Bytes, dot: Dot) -> Option<Cell> {
-    let key = take_key(bytes)?;
+fn take_cell(bytes: &mut Bytes, dot: Dot, before: Option<&mut Before>) -> Option<Cell> {
+    let key = take_key(bytes, before)?;
     let payload = record::decode_payload(&key.element, take_text(bytes)?).ok()?;
     Some(Cell { key, dot, payload })
 }
@@ -323,6 +367,46 @@ mod tests {
             entry.encode(&mut bytes);
             assert_eq!(LogEntry::decode(bytes.into()), Ok(entry));
         }
+    }
+
+    #[test]
+    fn a_delta_that_names_every_path_and_context_whole_is_read() {
+        let mut bytes = vec![DELTA_SPELLED_OUT, 1, b't', 0, 1, b'k'];
+        let dot = Dot { actor: ActorId(7), time: Time(9) };
+        let seen = Dot { actor: ActorId(8), time: Time(1) };
+        put_dot(&mut bytes, dot);
+        bytes.extend([2, ELEMENT, 1, 5, 1, b's', MEMBER, 1, b'm', 1]);
+        put_dot(&mut bytes, seen);
+        bytes.extend([SUBTREE, 0, 1]);
+        put_dot(&mut bytes, seen);
+        bytes.extend([1, 1, 5, 1, b's', MEMBER, 1, b'n', 0]);
+        let path = Path::from(vec![FieldName { name: text("s"), kind: FieldKind::Set }]);
+        let member = |name| CellKey { path: path.clone(), element: Element::Member(text(name)) };
+        let context = CausalContext::from_iter([seen]);
+        let targets = [FloorTarget::Element(member("m")), FloorTarget::Subtree(Path::root())];
+        let floors = targets.map(|target| Floor { target, context: context.clone() }).to_vec();
+        let puts = vec![Cell { key: member("n"), dot, payload: Payload::Mark }];
+        let name = ObjectName { bucket: BucketName { bucket_type: text("t"), bucket: text("") }, key: text("k") };
+        assert_eq!(LogEntry::decode(bytes.into()), Ok(LogEntry::Delta(name, Delta { dot, puts, floors })));
+    }
+
+    #[test]
+    fn what_many_cells_and_floors_have_in_common_is_spelled_once() {
+        let dot = Dot { actor: ActorId(7), time: Time(9) };
+        let context: CausalContext = (0..1000).map(|actor| Dot { actor: ActorId(actor), time: Time(1) }).collect();
+        let name = |fill: u8| FieldName { name: vec![fill; 1000].into(), kind: FieldKind::Map };
+        let path = Path::from(vec![name(1), name(2), name(3)]);
+        let keys = || (0..1000_u32).map(|number| Element::Member(number.to_be_bytes().to_vec().into()));
+        let key = |element| CellKey { path: path.clone(), element };
+        let puts = keys().map(|element| Cell { key: key(element), dot, payload: Payload::Mark }).collect();
+        let floor = |element| Floor { target: FloorTarget::Element(key(element)), context: context.clone() };
+        let bucket = BucketName { bucket_type: text("t"), bucket: text("") };
+        let delta = Delta { dot, puts, floors: keys().map(floor).collect() };
+        let entry = LogEntry::Delta(ObjectName { bucket, key: text("k") }, delta);
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes);
+        assert!(bytes.len() < 3 * 1000 + 16 * 1000 + 2 * 1000 * 10 + 1000, "{} bytes", bytes.len());
+        assert_eq!(LogEntry::decode(bytes.into()), Ok(entry));
     }
 
     #[test]
