@@ -21,11 +21,14 @@ const CHECKED_FROM: usize = 8;
 pub(in crate::store::embedded) struct FrameBuilder {
     bytes: Vec<u8>,
     count: u32,
+    /// Large entries, each before what follows it at a place in the bytes.
+    whole: Vec<(usize, Vec<u8>)>,
+    whole_bytes: usize,
 }
 
 impl Default for FrameBuilder {
     fn default() -> Self {
-        Self { bytes: vec![0; HEADER_BYTES], count: 0 }
+        Self { bytes: vec![0; HEADER_BYTES], count: 0, whole: Vec::new(), whole_bytes: 0 }
     }
 }
 
@@ -40,12 +43,21 @@ impl FrameBuilder {
         self.count += 1;
     }
 
+    /// Takes in a large entry, which is not copied before the frame is finished.
+    pub(in crate::store::embedded) fn add_whole(&mut self, entry: Vec<u8>) {
+        let length = u32::try_from(entry.len()).expect("entries are bounded by the frame size");
+        self.bytes.put_u32(length);
+        self.whole_bytes += entry.len();
+        self.whole.push((self.bytes.len(), entry));
+        self.count += 1;
+    }
+
     pub(in crate::store::embedded) fn count(&self) -> u32 {
         self.count
     }
 
     pub(in crate::store::embedded) fn size_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.whole_bytes
     }
 
     /// Makes room for the next frame's entries. A buffer that has grown beyond `kept_bytes_max` is given back.
@@ -55,10 +67,28 @@ impl FrameBuilder {
         }
         self.bytes.truncate(HEADER_BYTES);
         self.count = 0;
+        self.whole.clear();
+        self.whole_bytes = 0;
+    }
+
+    fn put_whole_in_place(&mut self) {
+        if self.whole.is_empty() {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(self.size_bytes().next_multiple_of(BLOCK_BYTES));
+        let mut done = 0;
+        for (place, entry) in self.whole.drain(..) {
+            bytes.extend_from_slice(&self.bytes[done..place]);
+            bytes.extend_from_slice(&entry);
+            done = place;
+        }
+        bytes.extend_from_slice(&self.bytes[done..]);
+        (self.bytes, self.whole_bytes) = (bytes, 0);
     }
 
     /// The frame of a log: whole blocks.
     pub(super) fn finish(&mut self, log: u64, first: Position, synced: Position) -> &[u8] {
+        self.put_whole_in_place();
         let size = u32::try_from(self.bytes.len() - HEADER_BYTES).expect("a frame ends when it is large");
         self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK_BYTES), 0);
         let mut header = &mut self.bytes[..HEADER_BYTES];
@@ -159,6 +189,23 @@ mod tests {
         let expected =
             [(10, &b"a"[..]), (11, b""), (12, &long)].map(|(at, entry)| (Position(at), Bytes::from(entry.to_vec())));
         assert_eq!(entries, expected);
+    }
+
+    #[test]
+    fn entries_that_are_handed_over_stand_in_their_order() {
+        let large = vec![7; 2000];
+        let copied = frame(&[b"a", &large, b"b", &large, &large]);
+        let mut builder = FrameBuilder::default();
+        for entry in [&b"a"[..], &large, b"b", &large, &large] {
+            match entry.len() {
+                ..=1 => builder.add(|out| out.extend_from_slice(entry)),
+                _ => builder.add_whole(entry.to_vec()),
+            }
+        }
+        assert_eq!(builder.size_bytes(), HEADER_BYTES + 5 * 4 + 2 + 3 * large.len());
+        assert_eq!(builder.finish(7, Position(10), Position(9)), copied);
+        builder.clear(1 << 20);
+        assert_eq!((builder.count(), builder.size_bytes()), (0, HEADER_BYTES));
     }
 
     #[test]
