@@ -9,8 +9,10 @@ use super::change::ObjectChange;
 use super::entry::LogEntry;
 use super::layout;
 use super::maps;
+use super::overlay::Moment;
 use super::record;
 use super::rows::StoredObject;
+use super::sweep::Queued;
 use super::view::{Range, RowsView, View, Visitor};
 use crate::store::StoreError;
 
@@ -22,7 +24,15 @@ pub(super) struct Batch {
     view: RowsView,
     changed: ChangedRows,
     /// Queue rows of sweeps that the batch asks for.
-    queued: Vec<(Bytes, Bytes)>,
+    queued: Vec<Queued>,
+}
+
+/// What a write changes, as things stood at a moment.
+pub(super) struct Prepared {
+    pub(super) changes: ChangedRows,
+    /// The queue rows among it.
+    pub(super) queued: Vec<Queued>,
+    pub(super) seen: Moment,
 }
 
 impl View for Batch {
@@ -83,9 +93,9 @@ impl Batch {
         self.put(key, value);
     }
 
-    /// What changes, and the queue rows among it.
-    pub(super) fn into_parts(self) -> (ChangedRows, Vec<(Bytes, Bytes)>) {
-        (self.changed, self.queued)
+    /// What changes, ready to be written.
+    pub(super) fn into_prepared(self) -> Prepared {
+        Prepared { changes: self.changed, queued: self.queued, seen: self.view.moment() }
     }
 
     /// Takes in one write, of an object that was found in the same view where that is given. After an error the batch is of no

@@ -1,26 +1,31 @@
 //! Commit: the one way in which anything is written.
 //!
-//! A write is turned into rows and put into memory by whoever asks for it, one at a time; then everybody sees it. Its entry
+//! A write is turned into rows by whoever asks for it, and put into memory, one at a time; then everybody sees it. Its entry
 //! waits for the *committer*, a thread that appends what has gathered to the log and has the disk take it, all with one sync. A
 //! second thread, the *applier*, carries rows from memory to the tables and sweeps dead ones.
+//!
+//! The lock that makes it one at a time is held for what memory can tell. A write or a step of the sweep is prepared before, as
+//! things stood at a moment; under the lock it is asked whether what it depends on has changed since, and then it is prepared
+//! again, without the lock.
 
-use std::io;
-use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, mem, thread};
 
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
-use super::batch::{Batch, ChangedRows};
+use super::batch::{Batch, Prepared};
 use super::durable::DurableMark;
 use super::entry::LogEntry;
+use super::layout;
 use super::log::{FrameBuilder, KEPT_BUFFER_BYTES_MAX, Log};
-use super::overlay::Overlay;
+use super::overlay::{Moment, Overlay};
 use super::pace::{Pace, RUNS_MAX};
-use super::rows::{Found, Rows};
-use super::sweep::Sweeper;
+use super::rows::{Found, Rows, StoredObject};
+use super::sweep::{Applied, Queued, Step, Sweeper};
 use super::view::InMemory;
 use super::{Durability, Idleness, RowLimits};
 use crate::store::room::Room;
@@ -35,6 +40,9 @@ const ENTRY_BYTES: usize = 256;
 
 /// The longest wait for more entries before a frame is written.
 const GATHERING_MAX: Duration = Duration::from_millis(1);
+/// How long a sweep rests whose end writes have overtaken.
+const PUT_OFF: Duration = Duration::from_millis(1);
+
 /// The guess at how many write rises by this part with each frame, and falls by that part where it was too high.
 const GUESS_RISE: f32 = 1.0 / 64.0;
 const GUESS_FALL: f32 = 1.0 / 8.0;
@@ -55,8 +63,10 @@ pub(super) struct Commits {
     /// What may be in memory until the tables have it.
     pub(super) room: Room,
     pace: Mutex<(Pace, Looked)>,
-    /// Steps of the sweep that were done.
-    sweeps: AtomicU64,
+    /// The sweeps that have begun, for the applier. It is locked before the queue.
+    sweeper: Mutex<Sweeper>,
+    /// Writers that a sweep has overtaken: no sweep ends before they have written, so that none is overtaken twice.
+    insistent: AtomicUsize,
     /// Whether the committer waits for more.
     gathering: AtomicBool,
     /// Entries that the log has taken, and syncs of it.
@@ -128,9 +138,6 @@ impl Merging {
     }
 }
 
-/// Rows that change, and the queue rows among them.
-type Change = (ChangedRows, Vec<(Bytes, Bytes)>);
-
 /// What writes are made under.
 struct Queue {
     /// The last write's.
@@ -139,7 +146,12 @@ struct Queue {
     active: Arc<Overlay>,
     /// Entries that the log does not have yet.
     frame: FrameBuilder,
-    sweeper: Sweeper,
+    /// Sweeps that are to be begun.
+    waiting: VecDeque<Queued>,
+    /// When a sweep last wrote an object's header.
+    swept_at: Moment,
+    /// When what is active began.
+    frozen_at: Moment,
     /// Why no more writes are taken.
     failure: Option<Arc<str>>,
     closing: bool,
@@ -155,6 +167,12 @@ struct Queue {
 impl Queue {
     fn failure(&self) -> Option<StoreError> {
         self.failure.as_ref().map(|reason| StoreError::ReadOnly { reason: reason.to_string() })
+    }
+
+    /// Whether a sweep has written the header of the object that an entry changes, since it was looked at.
+    fn is_overtaken(&self, entry: &LogEntry, seen: Moment) -> bool {
+        let LogEntry::Delta(name, _) = entry else { return false };
+        seen < self.swept_at && (seen < self.frozen_at || self.active.is_written_since(&layout::name(name).row, seen))
     }
 }
 
@@ -184,7 +202,7 @@ impl Commits {
         log_unapplied_bytes_max: u64,
         position: Position,
     ) -> Result<Self, StoreError> {
-        let sweeper = Sweeper::load(&rows, limits)?;
+        let waiting = Sweeper::load(&rows)?;
         let active = rows.active();
         let room = Room::new(unapplied_size_bytes_max);
         room.hold(rows.in_memory(&active).size_bytes());
@@ -192,7 +210,9 @@ impl Commits {
             position,
             active,
             frame: FrameBuilder::default(),
-            sweeper,
+            waiting,
+            swept_at: Moment::default(),
+            frozen_at: Moment::default(),
             failure: None,
             closing: false,
             drained: false,
@@ -212,7 +232,8 @@ impl Commits {
             work: Condvar::new(),
             room,
             pace: Mutex::new((Pace::default(), Looked { at: Instant::now(), admitted: 0 })),
-            sweeps: AtomicU64::new(0),
+            sweeper: Mutex::new(Sweeper::new(limits)),
+            insistent: AtomicUsize::new(0),
             gathering: AtomicBool::new(false),
             logged_entries: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
@@ -260,53 +281,71 @@ impl Commits {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn sweeper(&self) -> MutexGuard<'_, Sweeper> {
+        // A panic below gives up a sweep, which the next start takes up again.
+        self.sweeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes a write. When this returns everybody sees it.
-    pub(super) fn write(&self, entry: &LogEntry) -> Result<Position, StoreError> {
-        let sweeps = self.sweeps();
-        self.write_change(entry, self.change(entry), sweeps)
+    pub(super) fn write(&self, entry: LogEntry) -> Result<Position, StoreError> {
+        self.write_to(None, entry)
     }
 
-    /// Makes a write to an object that was found when so many steps of the sweep were done.
-    pub(super) fn write_to(&self, found: Found, entry: &LogEntry, sweeps: u64) -> Result<Position, StoreError> {
-        let mut batch = Batch::new(found.view);
-        let added = batch.add(entry, Some(found.object), self.limits);
-        self.write_change(entry, added.map(|()| batch.into_parts()), sweeps)
+    /// Makes a write to an object that was found, or is looked for.
+    pub(super) fn write_to(&self, found: Option<Found>, entry: LogEntry) -> Result<Position, StoreError> {
+        let prepared = self.prepare(found, &entry)?;
+        self.apply_write(entry, prepared)
     }
 
-    /// The steps of the sweep that were done.
-    pub(super) fn sweeps(&self) -> u64 {
-        self.sweeps.load(Ordering::Acquire)
+    /// What a write changes, as things stand, or stood when its object was found.
+    fn prepare(&self, found: Option<Found>, entry: &LogEntry) -> Result<Prepared, StoreError> {
+        let (view, object) = match (found, entry) {
+            (Some(Found { view, object }), _) => (view, Some(object)),
+            (None, LogEntry::Delta(name, _)) => {
+                let view = self.rows.view();
+                let object = StoredObject::find(&view, name)?;
+                (view, Some(object))
+            }
+            (None, _) => (self.rows.view(), None),
+        };
+        let mut batch = Batch::new(view);
+        batch.add(entry, object, self.limits)?;
+        Ok(batch.into_prepared())
     }
 
-    /// Most of the work needs no lock, since nobody else writes the object: but the sweep may, and then it is done again.
-    fn write_change(
-        &self,
-        entry: &LogEntry,
-        change: Result<Change, StoreError>,
-        sweeps: u64,
-    ) -> Result<Position, StoreError> {
+    /// Makes a write that was prepared. Nobody else writes the object meanwhile, but for a sweep that ends: then it is prepared
+    /// again.
+    fn apply_write(&self, entry: LogEntry, mut prepared: Prepared) -> Result<Position, StoreError> {
         let mut encoded = Vec::with_capacity(ENTRY_BYTES + entry.payload_bytes());
         entry.encode(&mut encoded);
 
-        let mut queue = self.queue();
-        if queue.closing {
-            return Err(StoreError::Closed);
-        }
-        if let Some(failure) = queue.failure() {
-            return Err(failure);
-        }
-        let is_current = self.sweeps.load(Ordering::Relaxed) == sweeps;
-        let (changed, queued) = if is_current { change? } else { self.change(entry)? };
+        let mut insistence = None;
+        let mut queue = loop {
+            let queue = self.queue();
+            if queue.closing {
+                return Err(StoreError::Closed);
+            }
+            if let Some(failure) = queue.failure() {
+                return Err(failure);
+            }
+            if !queue.is_overtaken(&entry, prepared.seen) {
+                break queue;
+            }
+            insistence.get_or_insert_with(|| Insistence::new(&self.insistent));
+            drop(queue);
+            prepared = self.prepare(None, &entry)?;
+        };
         let position = Position(queue.position.0 + 1);
         queue.position = position;
         queue.frame.add(|out| out.extend_from_slice(&encoded));
-        queue.sweeper.add(queued);
-        self.rows.write(&queue.active, changed, position);
+        queue.waiting.extend(prepared.queued);
+        self.rows.write(&queue.active, prepared.changes, position);
+        drop(insistence);
         let in_memory = self.rows.in_memory(&queue.active);
         self.look_for_room(&queue, &in_memory);
         let count = queue.frame.count();
         let wake_committer = queue.wanted.take_if(|wanted| count >= *wanted).is_some();
-        let wake_applier = queue.applier_waits && (!queue.sweeper.is_idle() || self.is_due(&in_memory));
+        let wake_applier = queue.applier_waits && (self.has_sweeps(&queue) || self.is_due(&in_memory));
         queue.applier_waits &= !wake_applier;
         drop(queue);
         if wake_committer {
@@ -318,11 +357,9 @@ impl Commits {
         Ok(position)
     }
 
-    /// What a write changes, as things stand.
-    fn change(&self, entry: &LogEntry) -> Result<Change, StoreError> {
-        let mut batch = Batch::new(self.rows.view());
-        batch.add(entry, None, self.limits)?;
-        Ok(batch.into_parts())
+    /// Whether a sweep waits to be begun.
+    fn has_sweeps(&self, queue: &Queue) -> bool {
+        self.limits.rows_swept_per_step_max > 0 && !queue.waiting.is_empty()
     }
 
     pub(super) fn durable_counts(&self) -> DurableCounts {
@@ -396,6 +433,7 @@ impl Commits {
 
     /// What the applier is to do next. Sweeps where there is nothing else.
     pub(super) fn next_task(&self) -> Task {
+        let mut sweeper = self.sweeper();
         let mut queue = self.queue();
         loop {
             if queue.failure.is_some() {
@@ -406,34 +444,66 @@ impl Commits {
             if queue.drained || self.is_due(&self.rows.in_memory(&queue.active)) {
                 let logged_bytes = self.logged_bytes.load(Ordering::Relaxed);
                 self.frozen_at_bytes.store(logged_bytes, Ordering::Relaxed);
-                let overlay = self.rows.freeze(&mut queue.active);
+                let overlay = self.freeze(&mut queue);
                 return Task::Apply(Frozen { overlay, position: queue.position, is_last: queue.drained });
             }
-            if queue.sweeper.is_idle() || queue.closing {
+            if queue.closing || (sweeper.is_idle() && !self.has_sweeps(&queue)) {
                 queue.applier_waits = true;
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 queue.applier_waits = false;
                 continue;
             }
-            self.sweep_step(&mut queue);
             drop(queue);
+            let applied = self.sweep_step(&mut sweeper);
             // Writers that wait go first.
-            std::thread::yield_now();
+            thread::yield_now();
             queue = self.queue();
+            if applied == Some(Applied::PutOff) {
+                queue.applier_waits = true;
+                queue = self.work.wait_timeout(queue, PUT_OFF).unwrap_or_else(PoisonError::into_inner).0;
+                queue.applier_waits = false;
+            }
         }
     }
 
-    /// Does a bounded piece of the sweep.
-    fn sweep_step(&self, queue: &mut Queue) {
-        let mut batch = Batch::new(self.rows.view());
-        self.sweeps.fetch_add(1, Ordering::Release);
-        match queue.sweeper.step(&mut batch) {
-            // No entry of the log: after a crash the sweep is done again, and only dead rows are back. It goes to the
-            // tables with the last write.
-            Ok(()) => self.rows.write(&queue.active, batch.into_parts().0, queue.position),
-            // A row that cannot be read stops its own sweep and no write.
-            Err(error) => tracing::error!(%error, "dead rows cannot be swept; the next start tries again"),
+    fn freeze(&self, queue: &mut Queue) -> Arc<Overlay> {
+        queue.frozen_at = self.rows.moment();
+        self.rows.freeze(&mut queue.active)
+    }
+
+    /// Does a bounded piece of the sweep. What came of it, if there was anything to do.
+    fn sweep_step(&self, sweeper: &mut Sweeper) -> Option<Applied> {
+        let (step, seen) = self.prepare_sweep(sweeper)?;
+        Some(self.apply_sweep(sweeper, step, seen))
+    }
+
+    fn prepare_sweep(&self, sweeper: &mut Sweeper) -> Option<(Step, Moment)> {
+        let queued = if sweeper.wants_another() { self.queue().waiting.pop_front() } else { None };
+        let view = self.rows.view();
+        // A row that cannot be read stops its own sweep and no write.
+        let step = sweeper.prepare(&view, queued).unwrap_or_else(|error| {
+            tracing::error!(%error, "dead rows cannot be swept; the next start tries again");
+            None
+        });
+        Some((step?, view.moment()))
+    }
+
+    fn apply_sweep(&self, sweeper: &mut Sweeper, step: Step, seen: Moment) -> Applied {
+        let mut queue = self.queue();
+        if seen < queue.frozen_at {
+            sweeper.begin_again(step);
+            return Applied::PutOff;
         }
+        let writers_insist = self.insistent.load(Ordering::Relaxed) > 0;
+        let is_written = |row: &Bytes| queue.active.is_written_since(row, seen);
+        let (changed, applied) = step.apply(sweeper, writers_insist, is_written);
+        // No entry of the log: after a crash the sweep is done again, and only dead rows are back. It goes to the tables with
+        // the last write.
+        let moment = self.rows.write(&queue.active, changed, queue.position);
+        if applied == Applied::Finished {
+            queue.swept_at = moment;
+        }
+        applied
     }
 
     /// Says that the tables have taken something up, or that some were merged.
@@ -468,7 +538,7 @@ impl Commits {
     #[cfg(test)]
     pub(super) fn apply(&self) -> Result<(), StoreError> {
         let mut queue = self.queue();
-        let frozen = self.rows.freeze(&mut queue.active);
+        let frozen = self.freeze(&mut queue);
         self.rows.apply(&frozen, queue.position)
     }
 
@@ -481,13 +551,44 @@ impl Commits {
         self.work.notify_one();
     }
 
-    /// Does a piece of the sweep at once.
+    /// Does a piece of the sweep at once, and in the middle of it something else.
     #[cfg(test)]
-    pub(super) fn sweep(&self) {
-        let mut queue = self.queue();
-        if !queue.sweeper.is_idle() {
-            self.sweep_step(&mut queue);
-        }
+    pub(super) fn sweep_around(&self, meanwhile: impl FnOnce()) -> Option<Applied> {
+        let mut sweeper = self.sweeper();
+        let (step, seen) = self.prepare_sweep(&mut sweeper)?;
+        meanwhile();
+        Some(self.apply_sweep(&mut sweeper, step, seen))
+    }
+
+    /// Insists as a writer does that a sweep has overtaken.
+    #[cfg(test)]
+    pub(super) fn insist(&self) -> Insistence<'_> {
+        Insistence::new(&self.insistent)
+    }
+
+    /// Makes a write as [`write`](Self::write) does, and in the middle of it something else.
+    #[cfg(test)]
+    pub(super) fn write_around(&self, entry: LogEntry, meanwhile: impl FnOnce()) -> Result<Position, StoreError> {
+        let prepared = self.prepare(None, &entry)?;
+        meanwhile();
+        self.apply_write(entry, prepared)
+    }
+}
+
+/// A writer that a sweep has overtaken.
+pub(super) struct Insistence<'a>(&'a AtomicUsize);
+
+impl<'a> Insistence<'a> {
+    /// Begins. The queue is locked, and so it is where a sweep asks.
+    fn new(insistent: &'a AtomicUsize) -> Self {
+        insistent.fetch_add(1, Ordering::Relaxed);
+        Self(insistent)
+    }
+}
+
+impl Drop for Insistence<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

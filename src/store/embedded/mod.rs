@@ -147,7 +147,8 @@ pub struct RowLimits {
     pub packed_cells_max: usize,
     /// A remove deletes at once where it meets up to this many rows. What is larger gets a floor, and is swept.
     pub rows_ended_at_once_max: usize,
-    /// Rows looked at in one step of the sweep, while other writes wait; none counts as one.
+    /// Rows looked at in one step of the sweep. Those that have ended are deleted together, while other writes wait. Without any
+    /// nothing is swept.
     pub rows_swept_per_step_max: usize,
 }
 
@@ -328,7 +329,7 @@ fn replay(
         for (position, entry) in entries {
             let mut batch = Batch::new(rows.view());
             batch.add(&LogEntry::decode(entry)?, None, options.rows)?;
-            rows.write(&active, batch.into_parts().0, position);
+            rows.write(&active, batch.into_prepared().changes, position);
             last = position;
         }
         // Most starts follow a clean end, and find nothing.
@@ -429,7 +430,7 @@ impl Store for EmbeddedStore {
     }
 
     fn raise_clock_bound(&self, bound: Time) -> Result<Position, StoreError> {
-        self.commits.write(&LogEntry::ClockBound(bound))
+        self.commits.write(LogEntry::ClockBound(bound))
     }
 
     // Reads are served where they are asked for: most are answered from memory, and a hand-over to another thread would
@@ -462,7 +463,7 @@ impl Store for EmbeddedStore {
     }
 
     fn commit(&self, name: ObjectName, delta: Delta) -> Result<Position, StoreError> {
-        self.commits.write(&LogEntry::Delta(name, delta))
+        self.commits.write(LogEntry::Delta(name, delta))
     }
 
     fn update<'a>(
@@ -473,12 +474,10 @@ impl Store for EmbeddedStore {
         resolve: Resolve<'a>,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            // Before the rows are looked at, so that no step of the sweep is missed.
-            let sweeps = self.commits.sweeps();
             let (found, seen) = self.rows().read_to_change(name, selections, horizon)?;
             if let Some(delta) = resolve(&seen) {
                 let entry = LogEntry::Delta(name.clone(), delta);
-                horizon.raise(self.commits.write_to(found, &entry, sweeps)?);
+                horizon.raise(self.commits.write_to(Some(found), entry)?);
             }
             Ok(())
         })
@@ -576,7 +575,7 @@ impl Store for EmbeddedStore {
     }
 
     fn put_record(&self, key: Bytes, value: Option<Bytes>) -> Result<Position, StoreError> {
-        self.commits.write(&LogEntry::Record(key, value))
+        self.commits.write(LogEntry::Record(key, value))
     }
 
     fn close(&self) {
@@ -612,7 +611,7 @@ impl MapStore for EmbeddedStore {
     }
 
     fn commit_map(&self, delta: MapDelta) -> Result<Position, StoreError> {
-        self.commits.write(&LogEntry::Map(delta))
+        self.commits.write(LogEntry::Map(delta))
     }
 
     fn map_changes<'a>(

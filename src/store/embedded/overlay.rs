@@ -76,6 +76,10 @@ impl Row {
         iter::once(last).chain(earlier.iter().rev()).find(|version| version.moment <= moment).cloned()
     }
 
+    fn last_written(&self) -> Moment {
+        self.versions.read().unwrap_or_else(PoisonError::into_inner).last.moment
+    }
+
     fn write(&self, version: Version) {
         let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
         let before = mem::replace(&mut versions.last, version);
@@ -165,6 +169,11 @@ impl Overlay {
     /// A row as it is at a moment, where it was written by then.
     pub(super) fn get(&self, key: &[u8], moment: Moment) -> Option<Version> {
         self.row(self.hasher.hash_one(key), key)?.at(moment)
+    }
+
+    /// Whether a row was written after a moment.
+    pub(super) fn is_written_since(&self, key: &[u8], moment: Moment) -> bool {
+        self.row(self.hasher.hash_one(key), key).is_some_and(|row| row.last_written() > moment)
     }
 
     /// The first row of a range that was written by a moment.

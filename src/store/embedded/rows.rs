@@ -127,7 +127,7 @@ impl Rows {
     pub(super) fn view(&self) -> RowsView {
         // The layers first: they show all moments up to the last that was written to them.
         let layers = self.layers();
-        RowsView::new(layers, Moment(self.0.visible.load(Ordering::Acquire)))
+        RowsView::new(layers, self.moment())
     }
 
     pub(super) fn counts(&self) -> RowCounts {
@@ -149,8 +149,8 @@ impl Rows {
     }
 
     /// Writes rows to memory, where they are visible together. They are durable when the write at the position is. For the
-    /// one writer, whose positions never fall.
-    pub(super) fn write(&self, active: &Overlay, changed: ChangedRows, position: Position) {
+    /// one writer, whose positions never fall. The moment from which on they are.
+    pub(super) fn write(&self, active: &Overlay, changed: ChangedRows, position: Position) -> Moment {
         let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
         for (key, value) in changed {
             match &value {
@@ -164,6 +164,12 @@ impl Rows {
             let oldest = self.begin_generation(|_| {});
             active.let_go(oldest);
         }
+        moment
+    }
+
+    /// The last moment that is shown.
+    pub(super) fn moment(&self) -> Moment {
+        Moment(self.0.visible.load(Ordering::Acquire))
     }
 
     /// What is in memory now.

@@ -10,6 +10,7 @@ use super::apply::Applier;
 use super::commit::{Commits, Task};
 use super::entry::LogEntry;
 use super::rows::Rows;
+use super::sweep::Applied;
 use super::tables::Tables;
 use super::view::View;
 use super::{RowLimits, layout};
@@ -44,7 +45,7 @@ impl Bench {
     }
 
     fn write(&mut self, name: &ObjectName, delta: Delta) -> Result<(), StoreError> {
-        self.position = self.commits.write(&LogEntry::Delta(name.clone(), delta))?;
+        self.position = self.commits.write(LogEntry::Delta(name.clone(), delta))?;
         Ok(())
     }
 
@@ -67,6 +68,13 @@ impl Bench {
         path: &Path,
         members: &[u8],
     ) -> Result<Dot, StoreError> {
+        let (dot, entry) = self.entry(name, floor, path, members);
+        self.position = self.commits.write(entry)?;
+        Ok(dot)
+    }
+
+    /// The same as an entry that is not written yet.
+    fn entry(&mut self, name: &ObjectName, floor: Option<Floor>, path: &Path, members: &[u8]) -> (Dot, LogEntry) {
         self.time += 1;
         let dot = Dot { actor: ACTOR, time: Time(self.time) };
         let member = |&number: &u8| CellKey { path: path.clone(), element: Element::Member(vec![number].into()) };
@@ -74,7 +82,17 @@ impl Bench {
         let keys = [root].into_iter().chain(members.iter().map(member));
         let puts = keys.map(|key| Cell { key, dot, payload: Payload::Mark }).collect();
         let delta = Delta { dot, puts, floors: floor.into_iter().collect() };
-        self.write(name, delta).map(|()| dot)
+        (dot, LogEntry::Delta(name.clone(), delta))
+    }
+
+    fn floors(&self, name: &ObjectName) -> u32 {
+        self.rows.inspect(name, &Horizon::default()).unwrap().floors
+    }
+
+    /// The last update that the object's header knows of.
+    fn last_update(&self, name: &ObjectName) -> Option<Time> {
+        let values = self.rows.read(name, &Selection::values(), &Horizon::default()).unwrap();
+        values.data_type_clock().time_of(ACTOR)
     }
 
     fn members(&self, name: &ObjectName, path: &Path) -> Vec<u8> {
@@ -86,8 +104,15 @@ impl Bench {
         cells.all().iter().filter_map(member).collect()
     }
 
+    /// Does a step of the sweep, if there is anything to do.
+    fn sweep(&self) -> Option<Applied> {
+        self.commits.sweep_around(|| {})
+    }
+
     fn sweep_all(&mut self) {
-        (0..1_000).for_each(|_| self.commits.sweep());
+        for _ in 0..1_000 {
+            self.sweep();
+        }
     }
 }
 
@@ -110,16 +135,103 @@ fn a_floor_that_rises_begins_its_sweep_again() {
     let all: Vec<u8> = (0..20).collect();
     let first = bench.update(&name, None, &path, &all).unwrap();
     bench.update(&name, floor(&path, first), &path, &[]).unwrap();
-    bench.commits.sweep();
+    bench.sweep();
     // Behind the sweep, and then ended too.
     let second = bench.update(&name, None, &path, &[0, 1]).unwrap();
-    bench.commits.sweep();
+    bench.sweep();
     bench.update(&name, floor(&path, second), &path, &[1, 19]).unwrap();
     assert_eq!(bench.members(&name, &path), [1, 19]);
     bench.sweep_all();
     assert_eq!(bench.members(&name, &path), [1, 19]);
     // The header and two members.
     assert_eq!(bench.rows.count().unwrap(), 3);
+}
+
+/// An object with a set of twenty members that a floor has ended.
+fn with_floor(bench: &mut Bench) -> (ObjectName, Path) {
+    let (name, path) = (object("k"), set("s"));
+    let all: Vec<u8> = (0..20).collect();
+    let dot = bench.update(&name, None, &path, &all).unwrap();
+    bench.update(&name, floor(&path, dot), &path, &[]).unwrap();
+    assert_eq!(bench.floors(&name), 1);
+    (name, path)
+}
+
+#[test]
+fn a_write_that_a_sweep_overtook_counts_no_floor_that_is_gone() {
+    for apply_between in [false, true] {
+        let mut bench = Bench::new();
+        let (name, path) = with_floor(&mut bench);
+        let (dot, entry) = bench.entry(&name, None, &path, &[5]);
+        let sweep_all = || {
+            while bench.sweep().is_some() {}
+            if apply_between {
+                bench.apply();
+            }
+        };
+        bench.commits.write_around(entry, sweep_all).unwrap();
+        assert_eq!((bench.floors(&name), bench.members(&name, &path)), (0, vec![5]));
+        assert_eq!(bench.last_update(&name), Some(dot.time));
+    }
+}
+
+#[test]
+fn a_member_that_comes_back_while_a_step_of_the_sweep_is_prepared_stays() {
+    let mut bench = Bench::new();
+    let (name, path) = with_floor(&mut bench);
+    let (_, entry) = bench.entry(&name, None, &path, &[1, 19]);
+    let applied = bench.commits.sweep_around(|| drop(bench.commits.write(entry)));
+    assert_eq!(applied, Some(Applied::GoesOn));
+    bench.sweep_all();
+    assert_eq!((bench.floors(&name), bench.members(&name, &path)), (0, vec![1, 19]));
+}
+
+#[test]
+fn the_end_of_a_sweep_that_a_write_overtook_takes_nothing_of_it_back() {
+    let mut bench = Bench::new();
+    let (name, path) = with_floor(&mut bench);
+    // A floor and twenty members by threes: the eighth step is the last.
+    (0..7).for_each(|_| assert_eq!(bench.sweep(), Some(Applied::GoesOn)));
+    let (dot, entry) = bench.entry(&name, None, &path, &[5]);
+    let applied = bench.commits.sweep_around(|| drop(bench.commits.write(entry)));
+    assert_eq!((applied, bench.last_update(&name)), (Some(Applied::PutOff), Some(dot.time)));
+    // The floor rises, and what it ends lies before where the sweep has come to.
+    let (_, entry) = bench.entry(&name, floor(&path, dot), &path, &[]);
+    let applied = bench.commits.sweep_around(|| drop(bench.commits.write(entry)));
+    assert_eq!(applied, Some(Applied::PutOff));
+    bench.sweep_all();
+    assert_eq!((bench.floors(&name), bench.members(&name, &path)), (0, vec![]));
+    assert_eq!(bench.rows.count().unwrap(), 1, "the header");
+}
+
+#[test]
+fn no_sweep_ends_before_a_writer_that_one_has_overtaken() {
+    let mut bench = Bench::new();
+    let (name, _) = with_floor(&mut bench);
+    let insisting = bench.commits.insist();
+    for _ in 0..20 {
+        bench.sweep();
+    }
+    assert_eq!((bench.sweep(), bench.floors(&name)), (Some(Applied::PutOff), 1));
+    drop(insisting);
+    assert_eq!((bench.sweep(), bench.floors(&name)), (Some(Applied::Finished), 0));
+}
+
+#[test]
+fn a_sweep_that_is_put_off_lets_another_go_first() {
+    let mut bench = Bench::new();
+    let (name, path) = with_floor(&mut bench);
+    let other = object("other");
+    let dot = bench.update(&other, None, &path, &(0..20).collect::<Vec<u8>>()).unwrap();
+    bench.update(&other, floor(&path, dot), &path, &[]).unwrap();
+    for _ in 0..100 {
+        // Somebody writes the first object whenever a sweep looks at it.
+        let (_, entry) = bench.entry(&name, None, &path, &[5]);
+        bench.commits.sweep_around(|| drop(bench.commits.write(entry)));
+    }
+    assert_eq!((bench.floors(&name), bench.floors(&other)), (1, 0));
+    bench.sweep_all();
+    assert_eq!((bench.floors(&name), bench.members(&name, &path)), (0, vec![5]));
 }
 
 #[test]
@@ -138,8 +250,8 @@ fn a_content_that_ends_while_it_is_swept_leaves_nothing() {
     let dot = Dot { actor: ACTOR, time: Time(bench.time) };
     bench.write(&name, Delta { dot, puts: vec![], floors: at }).unwrap();
     let second = bench.update(&name, None, &Path::root(), &[0, 1]).unwrap();
-    bench.commits.sweep();
-    bench.commits.sweep();
+    bench.sweep();
+    bench.sweep();
     let seen = CausalContext::from_iter([other, second]);
     let floors = vec![Floor { target: FloorTarget::Subtree(Path::root()), context: seen }];
     let dot = Dot { actor: ACTOR, time: Time(bench.time + 1) };
@@ -162,7 +274,7 @@ fn a_sweep_that_is_done_leaves_the_floors_of_others() {
         assert_eq!((bench.members(&name, &a), bench.members(&name, &b)), (vec![1], vec![2]));
         let member = CellKey { path: b.clone(), element: Element::Member(vec![59].into()) };
         assert_eq!(bench.rows.read(&name, &[Selection::Key(member)], &Horizon::default()).unwrap().all(), []);
-        bench.commits.sweep();
+        bench.sweep();
     }
     assert_eq!(bench.rows.count().unwrap(), 3);
 }
@@ -173,7 +285,7 @@ fn a_sweep_goes_on_where_an_earlier_run_queued_it() {
     let (name, path) = (object("k"), set("s"));
     let dot = bench.update(&name, None, &path, &(0..20).collect::<Vec<u8>>()).unwrap();
     bench.update(&name, floor(&path, dot), &path, &[3]).unwrap();
-    bench.commits.sweep();
+    bench.sweep();
     bench.apply();
     bench.commits = Commits::new(bench.rows.clone(), LIMITS, usize::MAX, u64::MAX, bench.position).unwrap();
     bench.sweep_all();
@@ -307,7 +419,7 @@ fn who_waits_for_room_is_told_when_none_will_be_made() {
         drop(waits.await);
     });
     let delta = Delta { dot: Dot { actor: ACTOR, time: Time(9) }, puts: vec![], floors: vec![] };
-    let refused = full.write(&LogEntry::Delta(object("k"), delta));
+    let refused = full.write(LogEntry::Delta(object("k"), delta));
     assert!(matches!(refused, Err(StoreError::ReadOnly { .. })), "{refused:?}");
 }
 
@@ -317,7 +429,7 @@ fn log_files_come_free_whenever_the_log_has_grown() {
     let commits = Commits::new(bench.rows.clone(), LIMITS, usize::MAX, 100, Position(0)).unwrap();
     let applier = Applier::new(&commits);
     for round in 1..5 {
-        let position = commits.write(&LogEntry::ClockBound(Time(round))).unwrap();
+        let position = commits.write(LogEntry::ClockBound(Time(round))).unwrap();
         commits.durable.reach(position);
         commits.logged_bytes.store(round * 100, Ordering::Relaxed);
         let Task::Apply(frozen) = commits.next_task() else { panic!("there is something to apply") };

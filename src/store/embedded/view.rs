@@ -104,6 +104,11 @@ impl RowsView {
         self.seen.get()
     }
 
+    /// The moment that is shown.
+    pub(super) fn moment(&self) -> Moment {
+        self.moment
+    }
+
     fn see(&self, position: Position) {
         self.seen.set(self.seen.get().max(position));
     }
