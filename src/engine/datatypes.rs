@@ -130,9 +130,9 @@ impl Engine {
                 let dot = inner.clock.draw()?;
                 let hll_precision = bucket.props.hll_precision();
                 let request = Request { dot, assigned: dot.time, context, hll_precision };
-                Ok(Some(update::resolve(&operation, request, seen)?))
+                Ok(Some(update::resolve(operation, request, seen)?))
             };
-            self.write(name, &selections, resolve).await
+            self.write(name, selections, resolve).await
         };
         large.run(written).await?;
         let Some(sink) = sink else { return Ok(None) };

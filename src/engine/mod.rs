@@ -293,7 +293,7 @@ impl Engine {
     async fn write(
         &self,
         name: &ObjectName,
-        selections: &[Selection],
+        selections: Vec<Selection>,
         resolve: impl FnOnce(&LiveCells) -> Result<Option<Delta>, EngineError> + Send,
     ) -> Result<bool, EngineError> {
         let mut resolve = Some(resolve);

@@ -139,7 +139,7 @@ impl Engine {
             self.warn_of_size(name, &written);
             Ok(Some(written.delta))
         };
-        large.run(self.write(name, &Selection::values(), resolve)).await?;
+        large.run(self.write(name, Selection::values(), resolve)).await?;
         if !return_view && !deleted {
             return Ok(None);
         }
@@ -232,7 +232,7 @@ impl Engine {
             }
             Ok(written.map(|written| written.delta))
         };
-        if !self.write(name, &Selection::values(), resolve).await? {
+        if !self.write(name, Selection::values(), resolve).await? {
             return Ok(());
         }
         let seen = inner.store.read(name, &Selection::values(), &self.horizon).await?;

@@ -135,12 +135,12 @@ pub trait Store: Send + Sync + 'static {
     fn update<'a>(
         &'a self,
         name: &'a ObjectName,
-        selections: &'a [Selection],
+        selections: Vec<Selection>,
         horizon: &'a Horizon,
         resolve: Resolve<'a>,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let seen = self.read(name, selections, horizon).await?;
+            let seen = self.read(name, &selections, horizon).await?;
             if let Some(delta) = resolve(&seen) {
                 horizon.raise(self.commit(name.clone(), delta)?);
             }

@@ -1,5 +1,6 @@
 //! Turns an update and the cells it must see into a delta.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -42,18 +43,24 @@ pub struct Request<'a> {
     pub hll_precision: u8,
 }
 
-/// The delta of an update, given the live cells that [`Operation::plan`] asks for.
-pub fn resolve(operation: &Operation, request: Request<'_>, seen: &LiveCells) -> Result<Delta, UpdateError> {
+/// The delta of an update, given the live cells that [`Operation::plan`] asks for. An operation that is handed over is gone before
+/// the delta is made, since either may be large.
+pub fn resolve(
+    operation: impl Borrow<Operation>,
+    request: Request<'_>,
+    seen: &LiveCells,
+) -> Result<Delta, UpdateError> {
     let mut update = Update { request, seen, puts: BTreeMap::new(), floors: Floors::default() };
     let root = Path::root();
     update.put(&root, Element::Presence, Payload::Mark);
-    match operation {
+    match operation.borrow() {
         Operation::Counter(amount) => update.increment(&root, *amount)?,
         Operation::Set(operation) => update.set(&root, operation)?,
         Operation::GSet(adds) => update.add(&root, adds),
         Operation::Hll(elements) => update.add_to_estimate(elements),
         Operation::Map(operation) => update.map(&root, operation)?,
     }
+    drop(operation);
     update.replace_tombstones();
     Ok(update.into_delta())
 }

@@ -469,13 +469,17 @@ impl Store for EmbeddedStore {
     fn update<'a>(
         &'a self,
         name: &'a ObjectName,
-        selections: &'a [Selection],
+        selections: Vec<Selection>,
         horizon: &'a Horizon,
         resolve: Resolve<'a>,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let (found, seen) = self.rows().read_to_change(name, selections, horizon)?;
-            if let Some(delta) = resolve(&seen) {
+            let (found, seen) = self.rows().read_to_change(name, &selections, horizon)?;
+            // A request may ask for very much: nothing of it is held longer than it is needed.
+            drop(selections);
+            let delta = resolve(&seen);
+            drop(seen);
+            if let Some(delta) = delta {
                 let entry = LogEntry::Delta(name.clone(), delta);
                 horizon.raise(self.commits.write_to(Some(found), entry)?);
             }
