@@ -1,6 +1,7 @@
 //! From a delta to the rows that it changes.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use super::view::{Range, View};
 use crate::domain::cell::{Cell, CellKey, Element, Floor, FloorTarget, Path, Payload};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
-use crate::domain::dot::Dot;
+use crate::domain::dot::{ActorId, Dot};
 use crate::domain::index::Entry;
 use crate::domain::key::ObjectName;
 use crate::store::StoreError;
@@ -34,6 +35,29 @@ pub(super) struct ObjectChange<'a> {
     ended: BTreeSet<Entry>,
     /// Index entries of the values that come.
     begun: BTreeSet<Entry>,
+}
+
+/// Cuts the contexts of a delta to the actors whose writes this object has: there is one writer, and whatever else a context
+/// names has never been here, nor will it come. So what the delta costs does not follow what clients put into their contexts,
+/// which a delta may hold once for each of very many floors. A floor that ends nothing is left out.
+pub(super) fn cut_contexts(delta: &mut Delta, header: Option<&Header>) {
+    // Nearly every context is short, and nearly all others are the one before them.
+    let is_long = |context: &CausalContext| context.entries().len() > 1;
+    if !delta.floors.iter().any(|floor| is_long(&floor.context)) {
+        return;
+    }
+    let actors = header.map(Header::all_actors).unwrap_or_default();
+    let (mut whole, mut cut) = (CausalContext::new(), CausalContext::new());
+    for floor in delta.floors.iter_mut().filter(|floor| is_long(&floor.context)) {
+        if floor.context != whole {
+            let dot = |&actor: &ActorId| Some(Dot { actor, time: floor.context.time_of(actor)? });
+            cut = actors.iter().filter_map(dot).collect();
+            whole = mem::replace(&mut floor.context, cut.clone());
+        } else {
+            floor.context = cut.clone();
+        }
+    }
+    delta.floors.retain(|floor| !floor.context.is_empty());
 }
 
 impl<'a> ObjectChange<'a> {
@@ -163,8 +187,8 @@ impl<'a> ObjectChange<'a> {
 
     /// Brings the rows of indexes to what the values now hold. An entry that one value had and another has keeps its row.
     fn write_index(&mut self) -> Result<(), StoreError> {
-        let begun = std::mem::take(&mut self.begun);
-        let mut ended = std::mem::take(&mut self.ended);
+        let begun = mem::take(&mut self.begun);
+        let mut ended = mem::take(&mut self.ended);
         for entry in begun.difference(&ended) {
             let row = layout::posting(self.object, &entry.index, &entry.term);
             let value = record::encode_posting(&row);
@@ -188,8 +212,11 @@ impl<'a> ObjectChange<'a> {
 
     fn end_element(&mut self, key: &CellKey, context: &CausalContext) -> Result<(), StoreError> {
         let Some(content) = self.header.content else { return Ok(()) };
-        let actors: Vec<_> = self.header.actors.iter().map(|&(actor, _)| actor).collect();
-        for actor in actors {
+        for at in 0..self.header.actors.len() {
+            let (actor, _) = self.header.actors[at];
+            if context.time_of(actor).is_none() {
+                continue;
+            }
             let row = layout::cell(content, key, actor);
             if rows::time_at(self.view(), &row)?.is_some_and(|time| context.covers(Dot { actor, time })) {
                 self.delete_row(row.row);

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
 use super::batch::{Batch, Prepared};
+use super::change;
 use super::durable::DurableMark;
 use super::entry::LogEntry;
 use super::layout;
@@ -292,14 +293,14 @@ impl Commits {
     }
 
     /// Makes a write to an object that was found, or is looked for.
-    pub(super) fn write_to(&self, found: Option<Found>, entry: LogEntry) -> Result<Position, StoreError> {
-        let prepared = self.prepare(found, &entry)?;
+    pub(super) fn write_to(&self, found: Option<Found>, mut entry: LogEntry) -> Result<Position, StoreError> {
+        let prepared = self.prepare(found, &mut entry)?;
         self.apply_write(entry, prepared)
     }
 
-    /// What a write changes, as things stand, or stood when its object was found.
-    fn prepare(&self, found: Option<Found>, entry: &LogEntry) -> Result<Prepared, StoreError> {
-        let (view, object) = match (found, entry) {
+    /// What a write changes, as things stand, or stood when its object was found. What the entry has too much is cut off.
+    fn prepare(&self, found: Option<Found>, entry: &mut LogEntry) -> Result<Prepared, StoreError> {
+        let (view, object) = match (found, &*entry) {
             (Some(Found { view, object }), _) => (view, Some(object)),
             (None, LogEntry::Delta(name, _)) => {
                 let view = self.rows.view();
@@ -308,6 +309,9 @@ impl Commits {
             }
             (None, _) => (self.rows.view(), None),
         };
+        if let (LogEntry::Delta(_, delta), Some(object)) = (&mut *entry, &object) {
+            change::cut_contexts(delta, object.header.as_ref());
+        }
         let mut batch = Batch::new(view);
         batch.add(entry, object, self.limits)?;
         Ok(batch.into_prepared())
@@ -315,7 +319,7 @@ impl Commits {
 
     /// Makes a write that was prepared. Nobody else writes the object meanwhile, but for a sweep that ends: then it is prepared
     /// again.
-    fn apply_write(&self, entry: LogEntry, mut prepared: Prepared) -> Result<Position, StoreError> {
+    fn apply_write(&self, mut entry: LogEntry, mut prepared: Prepared) -> Result<Position, StoreError> {
         let mut encoded = Vec::with_capacity(ENTRY_BYTES + entry.payload_bytes());
         entry.encode(&mut encoded);
 
@@ -333,7 +337,7 @@ impl Commits {
             }
             insistence.get_or_insert_with(|| Insistence::new(&self.insistent));
             drop(queue);
-            prepared = self.prepare(None, &entry)?;
+            prepared = self.prepare(None, &mut entry)?;
         };
         let position = Position(queue.position.0 + 1);
         queue.position = position;
@@ -568,8 +572,8 @@ impl Commits {
 
     /// Makes a write as [`write`](Self::write) does, and in the middle of it something else.
     #[cfg(test)]
-    pub(super) fn write_around(&self, entry: LogEntry, meanwhile: impl FnOnce()) -> Result<Position, StoreError> {
-        let prepared = self.prepare(None, &entry)?;
+    pub(super) fn write_around(&self, mut entry: LogEntry, meanwhile: impl FnOnce()) -> Result<Position, StoreError> {
+        let prepared = self.prepare(None, &mut entry)?;
         meanwhile();
         self.apply_write(entry, prepared)
     }

@@ -1,5 +1,7 @@
 //! How the values of rows are spelled. Each begins with a version byte, so that a later release reads what this one wrote.
 
+use std::collections::BTreeSet;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::content_record;
@@ -103,6 +105,12 @@ impl Header {
             Some((_, presence)) => *presence = Some(dot.time),
             None => self.actors.push((dot.actor, Some(dot.time))),
         }
+    }
+
+    /// Everybody whose cells there may be.
+    pub(super) fn all_actors(&self) -> BTreeSet<ActorId> {
+        let of_siblings = self.siblings.iter().map(|sibling| sibling.dot.actor);
+        self.actors.iter().map(|(actor, _)| *actor).chain(of_siblings).collect()
     }
 
     /// The dots of the root's live presence cells.

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::apply::Applier;
+use super::change::cut_contexts;
 use super::commit::{Commits, Task};
 use super::entry::LogEntry;
-use super::rows::Rows;
+use super::rows::{Rows, StoredObject};
 use super::sweep::Applied;
 use super::tables::Tables;
 use super::view::View;
@@ -232,6 +233,26 @@ fn a_sweep_that_is_put_off_lets_another_go_first() {
     assert_eq!((bench.floors(&name), bench.floors(&other)), (1, 0));
     bench.sweep_all();
     assert_eq!((bench.floors(&name), bench.members(&name, &path)), (0, vec![5]));
+}
+
+#[test]
+fn what_a_context_names_beyond_the_writers_of_the_object_is_left_out() {
+    let mut bench = Bench::new();
+    let (name, path) = (object("k"), set("s"));
+    let dot = bench.update(&name, None, &path, &[1, 2]).unwrap();
+    let strangers = (10..20).map(|actor| Dot { actor: ActorId(actor), time: Time(5) });
+    let context: CausalContext = strangers.chain([dot]).collect();
+    let member = |number| CellKey { path: path.clone(), element: Element::Member(vec![number].into()) };
+    let floors = [1, 9].map(|number| Floor { target: FloorTarget::Element(member(number)), context: context.clone() });
+    let mut delta = Delta { dot: Dot { time: Time(9), ..dot }, puts: vec![], floors: floors.to_vec() };
+    bench.write(&name, delta.clone()).unwrap();
+    assert_eq!(bench.members(&name, &path), [2]);
+    let found = StoredObject::find(&bench.rows.view(), &name).unwrap();
+    let mut of_nothing = delta.clone();
+    cut_contexts(&mut delta, found.header.as_ref());
+    assert!(delta.floors.iter().all(|floor| floor.context == CausalContext::from_iter([dot])));
+    cut_contexts(&mut of_nothing, None);
+    assert!(of_nothing.is_empty());
 }
 
 #[test]
