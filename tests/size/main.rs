@@ -3,6 +3,7 @@
 mod churn;
 mod counts;
 mod fetch;
+mod linear;
 #[path = "../support/requests.rs"]
 mod requests;
 #[path = "../support/mod.rs"]

@@ -1,6 +1,7 @@
 //! Rows that change together.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use bytes::Bytes;
 
@@ -12,6 +13,7 @@ use super::maps;
 use super::overlay::Moment;
 use super::record;
 use super::rows::StoredObject;
+use super::run::{Run, RunBuilder};
 use super::sweep::Queued;
 use super::view::{Range, RowsView, View, Visitor};
 use crate::store::StoreError;
@@ -19,17 +21,72 @@ use crate::store::StoreError;
 /// Rows by key: values are put, absent ones deleted.
 pub(super) type ChangedRows = BTreeMap<Bytes, Option<Bytes>>;
 
+/// More rows than these are written as a run: to write them one by one would hold up other writers for some milliseconds.
+pub(super) const ROWS_ONE_BY_ONE_MAX: usize = 1024;
+/// Of as many rows as that, those of one table are a run if they are more than these.
+const ROWS_ASIDE_MAX: usize = 64;
+
+/// What is written together.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Rows that are written one by one.
+    pub(super) rows: ChangedRows,
+    /// Those that come as a whole. None of them is elsewhere too.
+    pub(super) runs: Vec<Run>,
+}
+
+impl From<ChangedRows> for Changes {
+    fn from(rows: ChangedRows) -> Self {
+        Self { rows, runs: Vec::new() }
+    }
+}
+
+impl Changes {
+    /// Makes runs of rows that are many. Each is of one table, so that who looks for rows of another need not look in it.
+    fn with_runs(mut rows: ChangedRows, unread: RunBuilder) -> Self {
+        let mut runs = Vec::new();
+        let unread = unread.finish();
+        // Rows of a run that hold much in common are as large again when they are taken out of it.
+        if unread.len() > ROWS_ONE_BY_ONE_MAX || unread.counts.put_bytes > 2 * unread.size_bytes() {
+            runs.push(unread);
+        } else {
+            rows.extend(unread.iter());
+        }
+        if rows.len() <= ROWS_ONE_BY_ONE_MAX {
+            return Self { rows, runs };
+        }
+        let mut aside = ChangedRows::new();
+        let mut many = mem::take(&mut rows);
+        while let Some((first, _)) = many.first_key_value() {
+            let table = layout::table(first).to_vec();
+            let others = layout::prefix_end(&table).map_or_else(ChangedRows::new, |end| many.split_off(&end[..]));
+            let mut of_table = mem::replace(&mut many, others);
+            if of_table.len() <= ROWS_ASIDE_MAX {
+                aside.append(&mut of_table);
+                continue;
+            }
+            let mut run = RunBuilder::default();
+            // One by one, so that what was moved is freed.
+            of_table.into_iter().for_each(|(key, value)| run.push(&key, value.as_deref()));
+            runs.push(run.finish());
+        }
+        Self { rows: aside, runs }
+    }
+}
+
 /// Rows that change together. What is read through it is as it will be.
 pub(super) struct Batch {
     view: RowsView,
     changed: ChangedRows,
+    /// Rows that nobody reads again before they are written, where there are very many.
+    unread: Option<RunBuilder>,
     /// Queue rows of sweeps that the batch asks for.
     queued: Vec<Queued>,
 }
 
 /// What a write changes, as things stood at a moment.
 pub(super) struct Prepared {
-    pub(super) changes: ChangedRows,
+    pub(super) changes: Changes,
     /// The queue rows among it.
     pub(super) queued: Vec<Queued>,
     pub(super) seen: Moment,
@@ -76,7 +133,25 @@ impl View for Batch {
 impl Batch {
     /// A batch on the rows as they are now.
     pub(super) fn new(view: RowsView) -> Self {
-        Self { view, changed: BTreeMap::new(), queued: Vec::new() }
+        Self { view, changed: BTreeMap::new(), unread: None, queued: Vec::new() }
+    }
+
+    /// Prepares for very many rows that are not read again.
+    pub(super) fn expect_many(&mut self) {
+        self.unread.get_or_insert_default();
+    }
+
+    /// Puts or deletes a row that is not read again through the batch, nor put or deleted otherwise from now on.
+    pub(super) fn write_unread(&mut self, key: Bytes, value: Option<Bytes>) {
+        match &mut self.unread {
+            None => {
+                self.changed.insert(key, value);
+            }
+            Some(unread) => {
+                self.changed.remove(&key);
+                unread.push(&key, value.as_deref());
+            }
+        }
     }
 
     pub(super) fn put(&mut self, key: Bytes, value: Bytes) {
@@ -95,7 +170,11 @@ impl Batch {
 
     /// What changes, ready to be written.
     pub(super) fn into_prepared(self) -> Prepared {
-        Prepared { changes: self.changed, queued: self.queued, seen: self.view.moment() }
+        let changes = match self.unread {
+            None if self.changed.len() <= ROWS_ONE_BY_ONE_MAX => self.changed.into(),
+            unread => Changes::with_runs(self.changed, unread.unwrap_or_default()),
+        };
+        Prepared { changes, queued: self.queued, seen: self.view.moment() }
     }
 
     /// Takes in one write, of an object that was found in the same view where that is given. After an error the batch is of no

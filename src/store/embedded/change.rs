@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::RowLimits;
-use super::batch::Batch;
+use super::batch::{Batch, ROWS_ONE_BY_ONE_MAX};
 use super::layout::{self, RowId, RowKey};
 use super::packed::PackedRows;
 use super::record::{self, Header, SiblingEntry};
@@ -35,6 +35,8 @@ pub(super) struct ObjectChange<'a> {
     ended: BTreeSet<Entry>,
     /// Index entries of the values that come.
     begun: BTreeSet<Entry>,
+    /// The rows of cells that were put into the packed ones, in bytes.
+    packed_bytes: usize,
 }
 
 /// Cuts the contexts of a delta to the actors whose writes this object has: there is one writer, and whatever else a context
@@ -60,6 +62,24 @@ pub(super) fn cut_contexts(delta: &mut Delta, header: Option<&Header>) {
     delta.floors.retain(|floor| !floor.context.is_empty());
 }
 
+/// Names that make rows long, in bytes: those of the fields around, for each cell and floor.
+const NAMES_BYTES_MAX: usize = 64 * 1024;
+
+/// Whether a delta's rows are very many, or long by what they have in common.
+fn is_many(delta: &Delta) -> bool {
+    let of_floor = |floor: &Floor| match &floor.target {
+        FloorTarget::Subtree(path) | FloorTarget::Element(CellKey { path, .. }) => names_bytes(path),
+        FloorTarget::Siblings => 0,
+    };
+    delta.puts.len() + delta.floors.len() > ROWS_ONE_BY_ONE_MAX
+        || delta.puts.iter().map(|cell| names_bytes(&cell.key.path)).sum::<usize>() > NAMES_BYTES_MAX
+        || delta.floors.iter().map(of_floor).sum::<usize>() > NAMES_BYTES_MAX
+}
+
+fn names_bytes(path: &Path) -> usize {
+    path.fields().iter().map(|field| field.name.len()).sum()
+}
+
 impl<'a> ObjectChange<'a> {
     pub(super) fn begin(
         batch: &'a mut Batch,
@@ -75,10 +95,13 @@ impl<'a> ObjectChange<'a> {
         let StoredObject { name, row: stored, header } = found;
         let header = header.unwrap_or_else(|| Header::new(RowId::of(dot)));
         let (ended, begun) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Self { batch, limits, object, name, header, stored, ended, begun })
+        Ok(Self { batch, limits, object, name, header, stored, ended, begun, packed_bytes: 0 })
     }
 
     pub(super) fn apply(mut self, delta: &Delta) -> Result<(), StoreError> {
+        if is_many(delta) {
+            self.batch.expect_many();
+        }
         for floor in &delta.floors {
             self.raise(floor)?;
         }
@@ -88,6 +111,11 @@ impl<'a> ObjectChange<'a> {
         }
         for cell in &delta.puts {
             self.put(cell);
+            // Not only in the end: rows are kept in order here, and whole, which is no place for very many or very long ones.
+            let Some(packed) = &self.header.packed else { continue };
+            if packed.count() > self.limits.packed_cells_max || self.packed_bytes > self.limits.packed_size_bytes_max {
+                self.spread_when_large();
+            }
         }
         self.write_index()?;
         self.spread_when_large();
@@ -119,6 +147,25 @@ impl<'a> ObjectChange<'a> {
         }
     }
 
+    /// Puts the row of a cell of the content. Nothing reads it before it is written.
+    fn put_cell(&mut self, key: Bytes, value: Bytes) {
+        match &mut self.header.packed {
+            Some(packed) => {
+                self.packed_bytes += key.len() + value.len();
+                packed.put(key, value);
+            }
+            None => self.batch.write_unread(key, Some(value)),
+        }
+    }
+
+    /// Deletes the row of a cell of the content. To meet it again is to delete it again.
+    fn delete_cell(&mut self, key: Bytes) {
+        match &mut self.header.packed {
+            Some(packed) => packed.delete(&key),
+            None => self.batch.write_unread(key, None),
+        }
+    }
+
     /// Gives each row of a packed object its own place, once they are too many to be written together.
     fn spread_when_large(&mut self) {
         let is_large = |packed: &mut PackedRows| {
@@ -142,7 +189,7 @@ impl<'a> ObjectChange<'a> {
         }
         let row = layout::cell(content, &cell.key, cell.dot.actor);
         let value = record::encode_cell(Some(&row), cell);
-        self.put_row(row.row, value);
+        self.put_cell(row.row, value);
     }
 
     fn put_sibling(&mut self, cell: &Cell) {
@@ -219,7 +266,7 @@ impl<'a> ObjectChange<'a> {
             }
             let row = layout::cell(content, key, actor);
             if rows::time_at(self.view(), &row)?.is_some_and(|time| context.covers(Dot { actor, time })) {
-                self.delete_row(row.row);
+                self.delete_cell(row.row);
             }
         }
         Ok(())
@@ -237,7 +284,7 @@ impl<'a> ObjectChange<'a> {
         }
         let whole = root && self.header.presence().next().is_none();
         match self.rows_ended(content, path, (!whole).then_some(context))? {
-            Some(rows) => rows.into_iter().for_each(|row| self.delete_row(row)),
+            Some(rows) => rows.into_iter().for_each(|row| self.delete_cell(row)),
             None => {
                 let raised = whole || self.put_floors(content, path, context)?;
                 if raised {

@@ -39,8 +39,14 @@ const PENDING_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What most entries take beside their payloads, in bytes.
 const ENTRY_BYTES: usize = 256;
 
+/// An entry of more bytes than these is handed over, and copied where nobody waits.
+const COPIED_ENTRY_BYTES_MAX: usize = 64 * 1024;
+
 /// The longest wait for more entries before a frame is written.
 const GATHERING_MAX: Duration = Duration::from_millis(1);
+/// So many runs are a reason to have the tables take up what is in memory.
+const FROZEN_RUNS_MIN: usize = 16;
+
 /// How long a sweep rests whose end writes have overtaken.
 const PUT_OFF: Duration = Duration::from_millis(1);
 
@@ -341,7 +347,10 @@ impl Commits {
         };
         let position = Position(queue.position.0 + 1);
         queue.position = position;
-        queue.frame.add(|out| out.extend_from_slice(&encoded));
+        match encoded.len() {
+            ..=COPIED_ENTRY_BYTES_MAX => queue.frame.add(|out| out.extend_from_slice(&encoded)),
+            _ => queue.frame.add_whole(mem::take(&mut encoded)),
+        }
         queue.waiting.extend(prepared.queued);
         self.rows.write(&queue.active, prepared.changes, position);
         drop(insistence);
@@ -378,7 +387,9 @@ impl Commits {
 
     /// Tells how much is in memory now.
     fn look_for_room(&self, queue: &Queue, in_memory: &InMemory) {
-        self.room.hold(in_memory.size_bytes() + queue.frame.size_bytes());
+        let bytes = in_memory.size_bytes() + queue.frame.size_bytes();
+        // Many runs are like much in memory: both end when the tables take them up.
+        self.room.hold(if in_memory.has_many_runs() { bytes.max(self.unapplied_size_bytes_max) } else { bytes });
     }
 
     /// Takes no more writes. Those that were made go on.
@@ -426,6 +437,7 @@ impl Commits {
         // A quarter: while that is applied there is room for as much again, and more.
         in_memory.active_bytes >= self.unapplied_size_bytes_max / 4
             || in_memory.active_dead >= DEAD_ROWS_MAX
+            || in_memory.active_runs >= FROZEN_RUNS_MIN
             || self.logged_bytes.load(Ordering::Relaxed) - self.frozen_at_bytes.load(Ordering::Relaxed)
                 >= self.log_unapplied_bytes_max
     }

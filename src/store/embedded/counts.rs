@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use thread_local::ThreadLocal;
 
+use super::run;
+
 /// Rows and bytes since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowCounts {
@@ -73,6 +75,14 @@ impl Counters {
 
     pub(super) fn note_deleted(&self) {
         add(&self.own().deleted, 1);
+    }
+
+    /// Notes the rows of a run.
+    pub(super) fn note_run(&self, counts: &run::Counts) {
+        let own = self.own();
+        add(&own.put, counts.put as u64);
+        add(&own.put_bytes, counts.put_bytes as u64);
+        add(&own.deleted, counts.deleted as u64);
     }
 
     pub(super) fn get(&self) -> RowCounts {

@@ -95,6 +95,12 @@ impl RowKey {
     }
 }
 
+/// What tells the table that a row is of: that of the maps is several.
+pub(super) fn table(row: &[u8]) -> &[u8] {
+    let bytes = if row.first() == Some(&MAPS) { 2 } else { 1 };
+    row.get(..bytes).unwrap_or(row)
+}
+
 /// Whether the row is one of those that requests scan: cells and index entries.
 pub(super) fn is_scanned(row: &[u8]) -> bool {
     matches!(row.first(), Some(&(CELLS | INDEXES)))

@@ -24,6 +24,7 @@ mod pace;
 mod packed;
 mod record;
 mod rows;
+mod run;
 mod scan;
 mod sweep;
 mod tables;
@@ -336,7 +337,7 @@ fn replay(
         if ended && last == held {
             return Ok(last);
         }
-        if ended || rows.in_memory(&active).size_bytes() >= options.unapplied_size_bytes_max {
+        if ended || rows.in_memory(&active).is_crowded(options.unapplied_size_bytes_max) {
             let frozen = rows.freeze(&mut active);
             rows.apply(&frozen, last)?;
         }

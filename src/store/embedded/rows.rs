@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
-use super::batch::ChangedRows;
+use super::batch::Changes;
 use super::counts::{Counters, RowCounts};
 use super::layout::{self, RowId, RowKey};
 use super::overlay::{Moment, Overlay};
@@ -150,8 +150,13 @@ impl Rows {
 
     /// Writes rows to memory, where they are visible together. They are durable when the write at the position is. For the
     /// one writer, whose positions never fall. The moment from which on they are.
-    pub(super) fn write(&self, active: &Overlay, changed: ChangedRows, position: Position) -> Moment {
+    pub(super) fn write(&self, active: &Overlay, changes: impl Into<Changes>, position: Position) -> Moment {
         let moment = Moment(self.0.visible.load(Ordering::Relaxed) + 1);
+        let Changes { rows: changed, runs } = changes.into();
+        for run in runs {
+            self.0.counters.note_run(&run.counts);
+            active.link(run, moment, position);
+        }
         for (key, value) in changed {
             match &value {
                 Some(value) => self.0.counters.note_put(key.len() + value.len()),
@@ -177,6 +182,7 @@ impl Rows {
         InMemory {
             active_bytes: active.size_bytes(),
             active_dead: active.dead(),
+            active_runs: active.run_count(),
             frozen_bytes: self.0.frozen_bytes.load(Ordering::Relaxed),
             held_bytes: self.0.held_bytes.load(Ordering::Relaxed),
         }
@@ -655,7 +661,8 @@ fn live_cells(
     stored: impl Fn(Range) -> StoredRows,
 ) -> Result<LiveCells, StoreError> {
     let view = header.rows(store);
-    let mut cells = Vec::new();
+    // Nearly all that is asked for is one cell.
+    let mut cells = Vec::with_capacity(if selections.len() > 64 { selections.len() } else { 0 });
     for selection in selections {
         match selection {
             Selection::Key(CellKey { element: Element::Sibling(_), .. }) | Selection::Siblings => {

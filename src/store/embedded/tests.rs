@@ -1,19 +1,22 @@
 //! Writes and sweeps step by step, without threads: what happens between two steps of a sweep, and beside damaged rows.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::apply::Applier;
+use super::batch::Batch;
 use super::change::cut_contexts;
 use super::commit::{Commits, Task};
 use super::entry::LogEntry;
 use super::rows::{Rows, StoredObject};
+use super::run::Run;
 use super::sweep::Applied;
 use super::tables::Tables;
-use super::view::View;
+use super::view::{Range, RowsView, View};
 use super::{RowLimits, layout};
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
@@ -233,6 +236,51 @@ fn a_sweep_that_is_put_off_lets_another_go_first() {
     assert_eq!((bench.floors(&name), bench.floors(&other)), (1, 0));
     bench.sweep_all();
     assert_eq!((bench.floors(&name), bench.members(&name, &path)), (0, vec![5]));
+}
+
+#[test]
+fn very_many_rows_are_linked_in_as_one_and_seen_as_of_their_moments() {
+    let mut bench = Bench::new();
+    let (name, path) = (object("k"), set("s"));
+    let first = bench.update(&name, None, &path, &[7]).unwrap();
+    let member =
+        |number: u32| CellKey { path: path.clone(), element: Element::Member(number.to_be_bytes().to_vec().into()) };
+    let keys = || (0..5000).map(member);
+    let dot = Dot { actor: ACTOR, time: Time(2) };
+    let root = CellKey { path: Path::root(), element: Element::Presence };
+    let puts = keys().chain([root]).map(|key| Cell { key, dot, payload: Payload::Mark }).collect();
+    let context = CausalContext::from_iter([dot]);
+    let floors = keys().map(|key| Floor { target: FloorTarget::Element(key), context: context.clone() }).collect();
+    let add = Delta { dot, puts, floors: vec![] };
+    let remove = Delta { dot: Dot { time: Time(3), ..dot }, puts: vec![], floors };
+    let count = |view: &RowsView| {
+        let mut count = 0;
+        let cells = layout::subtree(layout::RowId::of(first), &path);
+        view.scan(Range::prefix(&cells), &mut |_, _| {
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        count
+    };
+    let mut views = vec![(bench.rows.view(), 1)];
+    for (delta, expected) in [(add, 5001), (remove, 1)] {
+        let mut batch = Batch::new(bench.rows.view());
+        batch.add(&LogEntry::Delta(name.clone(), delta.clone()), None, LIMITS).unwrap();
+        let changes = batch.into_prepared().changes;
+        assert!(changes.rows.len() <= 1, "one by one: {}", changes.rows.len());
+        assert_eq!(changes.runs.iter().map(Run::len).collect::<Vec<_>>(), [5000]);
+        bench.write(&name, delta).unwrap();
+        views.push((bench.rows.view(), expected));
+    }
+    assert_eq!(bench.rows.in_memory(&bench.rows.active()).active_runs, 2);
+    let check = || views.iter().for_each(|(view, expected)| assert_eq!(count(view), *expected));
+    check();
+    bench.apply();
+    check();
+    assert_eq!((count(&bench.rows.view()), bench.members(&name, &path)), (1, vec![7]));
+    // The header and the member.
+    assert_eq!(bench.rows.count().unwrap(), 2);
 }
 
 #[test]

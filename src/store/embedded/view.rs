@@ -68,12 +68,17 @@ pub(super) struct Layers {
     pub(super) stored: Arc<TableSet>,
 }
 
+/// Writers wait where there are so many runs that looking through them shows.
+const ACTIVE_RUNS_MAX: usize = 64;
+
 /// What is in memory alone.
 pub(super) struct InMemory {
     /// What was written since the last freeze, in bytes, nearly.
     pub(super) active_bytes: usize,
     /// Deletes among it that scans step over.
     pub(super) active_dead: usize,
+    /// Runs among it.
+    pub(super) active_runs: usize,
     /// What is being written to the tables, in bytes, nearly.
     pub(super) frozen_bytes: usize,
     /// What the tables have and readers that began earlier still hold, in bytes, nearly.
@@ -83,6 +88,11 @@ pub(super) struct InMemory {
 impl InMemory {
     pub(super) fn size_bytes(&self) -> usize {
         self.active_bytes + self.frozen_bytes + self.held_bytes
+    }
+
+    /// Whether there are so many runs that who writes more must wait.
+    pub(super) fn has_many_runs(&self) -> bool {
+        self.active_runs >= ACTIVE_RUNS_MAX
     }
 }
 
