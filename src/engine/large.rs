@@ -66,7 +66,7 @@ mod tests {
             let (tell, told) = mpsc::channel();
             let turn = large.begin(true, Duration::from_secs(60)).await.unwrap();
             let other = tokio::spawn(async move { tell.send(()).unwrap() });
-            let served = turn.run(async { told.recv_timeout(Duration::from_secs(60)) }).await;
+            let served = turn.run(async move { told.recv_timeout(Duration::from_secs(60)) }).await;
             other.await.unwrap();
             served
         });

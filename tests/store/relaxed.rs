@@ -125,12 +125,18 @@ async fn put(maps: &Maps, name: &str) -> u64 {
 async fn time_of_an_update(powered: &Powered) -> Time {
     let limits = ObjectLimits { siblings_max: 100, object_size_bytes_max: 1 << 20 };
     let options = EngineOptions {
+        context_actors_max: 1,
         delete_mode: DeleteMode::Keep,
         tombstones_waiting_bytes_max: 0,
         object_limits: limits,
         object_warnings: limits,
         key_size_bytes_max: 1024,
-        update_limits: UpdateLimits { elements_max: 1, member_size_bytes_max: 1, field_name_size_bytes_max: 1 },
+        update_limits: UpdateLimits {
+            elements_max: 1,
+            member_size_bytes_max: 1,
+            field_name_size_bytes_max: 1,
+            names_size_bytes_max: 1,
+        },
         n_val_default: 3,
         create_default_types: true,
         request_timeout_default: Duration::from_secs(60),

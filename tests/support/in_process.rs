@@ -137,6 +137,7 @@ impl Drop for InProcess {
 fn engine_options(config: &Config) -> EngineOptions {
     let no_limits = ObjectLimits { siblings_max: usize::MAX, object_size_bytes_max: usize::MAX };
     EngineOptions {
+        context_actors_max: config.context_actors_max,
         tombstones_waiting_bytes_max: config.tombstones_waiting_bytes_max,
         delete_mode: DeleteMode::Keep,
         object_limits: no_limits,
@@ -146,6 +147,7 @@ fn engine_options(config: &Config) -> EngineOptions {
             elements_max: config.update_elements_max,
             member_size_bytes_max: config.member_size_bytes_max,
             field_name_size_bytes_max: config.field_name_size_bytes_max,
+            names_size_bytes_max: config.frame_size_bytes_max,
         },
         n_val_default: config.n_val_default,
         create_default_types: false,

@@ -337,7 +337,8 @@ fn replay(
         if ended && last == held {
             return Ok(last);
         }
-        if ended || rows.in_memory(&active).is_crowded(options.unapplied_size_bytes_max) {
+        let in_memory = rows.in_memory(&active);
+        if ended || in_memory.size_bytes() >= options.unapplied_size_bytes_max || in_memory.has_many_runs() {
             let frozen = rows.freeze(&mut active);
             rows.apply(&frozen, last)?;
         }
