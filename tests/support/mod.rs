@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ombak::message::{Reply, Request};
 use tempfile::TempDir;
@@ -87,27 +87,59 @@ impl Server {
         server
     }
 
-    fn spawn(mut command: Command, data_dir: &Path, stderr: Stdio) -> Server {
+    #[track_caller]
+    fn spawn(command: Command, data_dir: &Path, stderr: Stdio) -> Server {
         let log = data_dir.with_extension("log");
+        Server::try_spawn_telling(command, data_dir, &log, stderr).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Runs a command of [`serve`] that logs to a file, and waits until everything listens; or says why it does not.
+    pub fn try_spawn(command: Command, data_dir: &Path, log: &Path) -> Result<Server, String> {
+        let stderr = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        Server::try_spawn_telling(command, data_dir, log, stderr.into())
+    }
+
+    fn try_spawn_telling(mut command: Command, data_dir: &Path, log: &Path, stderr: Stdio) -> Result<Server, String> {
         let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let (mut address, mut grpc) = (None, None);
-        for line in lines {
-            if let Some((_, bound)) = line.split_once(" serves Riak clients on ") {
-                address = Some(bound.parse().unwrap());
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // The last line of the start-up: everything listens.
+                let is_last = line.starts_with("data in ");
+                if tell.send(line).is_err() || is_last {
+                    return;
+                }
             }
-            if let Some((_, bound)) = line.split_once(" serves maps over gRPC on ") {
-                grpc = Some(bound.parse().unwrap());
+        });
+        let began = Instant::now();
+        let (mut address, mut grpc, mut listens) = (None, None, false);
+        let ended = loop {
+            match told.recv_timeout(PATIENCE.saturating_sub(began.elapsed())) {
+                Ok(line) => {
+                    if let Some((_, bound)) = line.split_once(" serves Riak clients on ") {
+                        address = Some(bound.parse().unwrap());
+                    }
+                    if let Some((_, bound)) = line.split_once(" serves maps over gRPC on ") {
+                        grpc = Some(bound.parse().unwrap());
+                    }
+                    listens |= line.starts_with("data in ");
+                }
+                Err(end) => break end,
             }
-            // The last line of the start-up: everything listens.
-            if line.starts_with("data in ") {
-                break;
+        };
+        match address.filter(|_| listens) {
+            Some(address) => {
+                let (data_dir, log) = (data_dir.to_owned(), log.to_owned());
+                Ok(Server { child, address, grpc, data_dir, log, dir: None, warns: false })
+            }
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let log = std::fs::read_to_string(log).unwrap();
+                Err(format!("the server did not start ({ended}):\n{log}"))
             }
         }
-        let Some(address) = address else {
-            panic!("the server did not start:\n{}", std::fs::read_to_string(&log).unwrap());
-        };
-        Server { child, address, grpc, data_dir: data_dir.to_owned(), log, dir: None, warns: false }
     }
 
     pub fn connect(&self) -> Connection {
