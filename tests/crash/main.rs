@@ -1,8 +1,11 @@
 //! SIGKILL under load, again and again on one data directory: what was acknowledged is there, once.
 
+#[path = "../support/load.rs"]
+mod load;
 mod mixed;
 #[path = "../support/requests.rs"]
 mod requests;
+mod starts;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -188,7 +191,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_doubled() {
 
 const SET_CONNECTIONS: usize = 64;
 
-/// What the surroundings say, so that the same test runs for long by hand: `tests/crash/long.sh`.
+/// What the surroundings say, so that the same test runs for long by hand: `tests/long.sh`.
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
