@@ -13,8 +13,7 @@ use crate::support::{Server, serve};
 
 pub const CONNECTIONS: u64 = 4;
 /// Little is kept in memory, so that the tables are written often.
-pub const ENV: &[(&str, &str)] =
-    &[("OMBAK_UNAPPLIED_SIZE_BYTES_MAX", "1048576"), ("OMBAK_CACHE_SIZE_BYTES", "4194304")];
+pub const ENV: &[(&str, &str)] = &[("OMBAK_STORE_MEMORY_BYTES_MAX", "33554432")];
 /// The type that is made while the server runs.
 pub const MADE_TYPE: &str = "made";
 
@@ -27,7 +26,7 @@ pub struct Plan {
 }
 
 /// The first log comes round; then starts after a clean end, after a kill, and after another one.
-pub const LONG: Plan = Plan { lives: &[(110, false), (30, true), (30, true), (5, false)], env: &[] };
+pub const LONG: Plan = Plan { lives: &[(150, false), (30, true), (30, true), (5, false)], env: &[] };
 
 /// Where a run lies in a directory.
 pub struct Run {

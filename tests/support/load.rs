@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -22,9 +23,11 @@ pub const KINDS: usize = 7;
 const OBJECTS: u64 = 20;
 /// Members that its sets hold: the last ones.
 const MEMBERS: u64 = 5;
-/// Large objects that it puts in turn, and objects that come and go.
-const FEW_OBJECTS: u64 = 4;
-const LARGE_BYTES: usize = 40_000;
+/// Large objects that it puts in turn: enough for tables to be written of what a few connections put.
+const LARGE_OBJECTS: u64 = 24;
+const LARGE_BYTES: usize = 32_768;
+/// Objects that come and go.
+const PASSING_OBJECTS: u64 = 4;
 /// No property has this by default.
 const PROPERTY_BASE: u64 = 1000;
 /// Batches that a connection sends before it reads the answers of the first.
@@ -79,17 +82,20 @@ fn put_number(own: u64, number: u64) -> Request {
 fn large_value(own: u64, number: u64) -> String {
     let mut random = fastrand::Rng::with_seed(own << 32 | number);
     let mut value = format!("{number} ");
-    value.extend(std::iter::repeat_with(|| random.alphanumeric()).take(LARGE_BYTES));
+    while value.len() < LARGE_BYTES {
+        // Writing to a text cannot fail.
+        let _ = write!(value, "{:032x}", random.u128(..));
+    }
     value
 }
 
 fn large_key(own: u64, number: u64) -> String {
-    format!("large-{own}-{}", number % FEW_OBJECTS)
+    format!("large-{own}-{}", number % LARGE_OBJECTS)
 }
 
 /// An object is put by an odd number, and deleted by the next one.
 fn passing_key(own: u64, number: u64) -> String {
-    format!("passing-{own}-{}", number.div_ceil(2) % FEW_OBJECTS)
+    format!("passing-{own}-{}", number.div_ceil(2) % PASSING_OBJECTS)
 }
 
 fn set_property(own: u64, number: u64) -> Request {
@@ -282,7 +288,7 @@ fn last_map_update(connection: &mut Connection, own: u64) -> u64 {
 
 fn last_large_put(connection: &mut Connection, own: u64) -> u64 {
     let mut numbers = Vec::new();
-    for key in 0..FEW_OBJECTS {
+    for key in 0..LARGE_OBJECTS {
         if let Some(value) = value(connection, "large", &large_key(own, key)) {
             let value = text(&value);
             let of: u64 = value.split_once(' ').unwrap().0.parse().unwrap();
@@ -292,14 +298,14 @@ fn last_large_put(connection: &mut Connection, own: u64) -> u64 {
     }
     numbers.sort_unstable();
     let last = numbers.last().copied().unwrap_or_default();
-    let expected: Vec<u64> = (last.saturating_sub(FEW_OBJECTS) + 1..=last).collect();
+    let expected: Vec<u64> = (last.saturating_sub(LARGE_OBJECTS) + 1..=last).collect();
     assert_eq!(numbers, expected, "large objects of connection {own}");
     last
 }
 
 /// Where no object is there the last request was a delete: the last one that was sent, for all that can be seen.
 fn last_passing(connection: &mut Connection, own: u64, sent: u64) -> u64 {
-    let keys: Vec<_> = (0..FEW_OBJECTS).map(|key| passing_key(own, 2 * key)).collect();
+    let keys: Vec<_> = (0..PASSING_OBJECTS).map(|key| passing_key(own, 2 * key)).collect();
     let there: Vec<_> = keys.iter().filter_map(|key| value(connection, "b", key).map(|value| number(&value))).collect();
     match there[..] {
         [] => sent - sent % 2,
