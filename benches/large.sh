@@ -101,24 +101,20 @@ bench() { # workload argument...
     "$OMBAK" bench "$workload" --host "127.0.0.1:$PORT" --connections "$connections" --json "$@"
 }
 
-# Stores everything once, in an order that jumps about.
-load() { # workload argument...
-    say "    loading"
-    bench "$@" --pipeline 16 --each-once >"$work/loaded"
-    say "    loaded, $(json_number requests_per_second <"$work/loaded" | cut -d. -f1) requests a second"
-}
-
-# Runs a phase and writes a line of figures; those of reading and writing are for each request, warm-up included.
+# Runs a phase and writes a line of figures; those of reading and writing are for each request, warm-up included. The phase load asks
+# for every key once.
 phase() { # data set, phase, keys, bytes that a request brings, workload, argument...
     local set=$1 name=$2 keys=$3 brought=$4 workload=$5; shift 5
     local least=$((keys * rewrites)) lasts=$seconds series=$kept/$set-$name.csv data=$work/server/data before after
     if [[ $set == few-* ]]; then least=0 lasts=$few_seconds; fi
+    local extent=(--seconds "$lasts" --requests-min "$least")
+    [ "$name" != load ] || extent=(--pipeline 16 --each-once)
     say "    $name"
     # Where it cannot be done the peak is that of all phases up to this one.
     reset_peak "$SERVER_PID" || true
     thread_times "$SERVER_PID" >"$work/threads-before"
     before=$(counted_now)
-    bench "$workload" --keys "$keys" --seconds "$lasts" --requests-min "$least" --series "$series" "$@" >"$work/bench" || {
+    bench "$workload" --keys "$keys" "${extent[@]}" --series "$series" "$@" >"$work/bench" || {
         cat "$work/bench" >&2
         return 1
     }
@@ -169,10 +165,10 @@ wanted() { # phase
     [[ ,$phases, == *,$1,* ]]
 }
 
-key_bytes=16 member_bytes=19 value_bytes=1024 wide_bytes=65536
+key_bytes=16 member_bytes=19 value_bytes=1024 wide_bytes=65536 members_each=100
 object_phases() { # data set, number, percentage of values that is random
     local value=(--value-random-percent "$3")
-    load put --keys "$2" "${value[@]}"
+    phase "$1" load "$2" $((key_bytes + value_bytes)) put "${value[@]}"
     # Gets come after puts: tables that were only filled are in a better state than they stay in.
     ! wanted put || phase "$1" put "$2" $((key_bytes + value_bytes)) put "${value[@]}"
     ! wanted get || phase "$1" get "$2" 0 get --filled
@@ -187,11 +183,11 @@ object_phases() { # data set, number, percentage of values that is random
     fi
 }
 counter_phases() { # data set, number
-    load counter --keys "$2"
+    phase "$1" load "$2" "$key_bytes" counter
     phase "$1" counter "$2" "$key_bytes" counter
 }
 set_phases() { # data set, number
-    load bigset --keys "$2" --elements 100
+    phase "$1" load "$2" $((member_bytes * members_each)) bigset --elements "$members_each"
     phase "$1" set "$2" "$member_bytes" bigset
 }
 
@@ -242,7 +238,7 @@ table() {
                 shown($column["memory_end_bytes"], "%.0f", 1048576), shown($column["disk_bytes"], "%.0f", 1048576),
                 shown($column["read_bytes"], "%.0f"), shown($column["any_read_bytes"], "%.0f"), shown($column["table_read_bytes"], "%.0f"),
                 shown($column["written_bytes"], "%.0f"), shown($column["write_amplification"], "%.1f"), shown($column["processor_us"], "%.1f")
-            if (!is_few) printf "%24s requests a second %s x, p99 %s x of the one with few\n", "", ratio("rate", rate), ratio("p99", p99)
+            if (few[key, "rate"] > 0 && !is_few) printf "%24s requests a second %s x, p99 %s x of the one with few\n", "", ratio("rate", rate), ratio("p99", p99)
             printf "%24s processor time: %s\n", "", $column["processor_parts"]
         }' "$kept/results.tsv"
 }

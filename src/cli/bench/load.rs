@@ -255,6 +255,8 @@ mod tests {
     /// Bucket and text look like what has digits that change.
     const LINE: &str = "put --bucket key-000000000000 --value-random-percent 0 --value-bytes";
 
+    type MakeRequest<'a> = &'a dyn Fn(&Maker, u64, u64) -> Request;
+
     fn decoded_value(frame: &[u8]) -> &[u8] {
         &frame[frame.len() - 1000..]
     }
@@ -273,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_written_request_is_the_encoded_one() {
-        let requests: [&dyn Fn(&Maker, u64, u64) -> Request; 5] = [
+        let requests: [MakeRequest<'_>; 5] = [
             &|_, _, _| Request::Ping,
             &|make, key, _| make.put(key),
             &|make, key, _| make.counter(key),
