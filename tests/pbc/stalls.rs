@@ -1,6 +1,6 @@
 //! A disk that stalls, and limits that are used up: everybody waits, and goes on when it goes on.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use ombak::config::Config;
@@ -77,7 +77,16 @@ fn a_stall_of_the_disk_under_pipelined_puts_ends_with_it() {
     let streams: Vec<_> = (0..CONNECTIONS).map(|_| connect()).collect();
     let puts = streams.into_iter().enumerate();
     let puts: Vec<_> = puts.map(|(number, stream)| runtime.spawn(pipeline_puts(stream, number, PUTS))).collect();
-    std::thread::sleep(Duration::from_secs(3));
+    // Until nobody else is answered: as many requests are in flight as may be.
+    let is_answered = || {
+        let mut other = server.connect();
+        other.stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        other.send_frame(1, b"");
+        other.stream.read_exact(&mut [0; 5]).is_ok()
+    };
+    while is_answered() {
+        std::thread::sleep(A_MOMENT);
+    }
     server.disk.go_on();
     let patience = tokio::time::Duration::from_secs(300);
     runtime.block_on(async {
