@@ -192,25 +192,24 @@ async fn versions_do_not_come_again_after_a_power_failure() {
     let failed = powered.after_power_failure().after_power_failure();
     let maps = failed.maps().await;
     assert_eq!(maps.get(first(&maps), &key("before")).await.unwrap(), None, "the failure took nothing");
-    let mut digests = vec![];
+    let mut versions = vec![];
     for _ in 0..2 {
         let version = put(&maps, "after").await;
         assert!(version > told, "{version} has been told before");
         told = version;
-        digests.push(maps.get(first(&maps), &key("after")).await.unwrap().unwrap().version);
+        versions.push(maps.get(first(&maps), &key("after")).await.unwrap().unwrap().version);
     }
-    assert_eq!(digests[1], digests[0] + 1, "they count on");
+    assert_eq!(versions[1], versions[0] + 1, "they count on");
 }
 
 #[tokio::test]
 async fn versions_of_another_primary_do_not_come_again_after_a_power_failure() {
     let powered = Powered::on();
     let maps = powered.maps().await;
-    // Far beyond what was reserved: it is not answered, but may be read at once.
+    // Far beyond what was reserved.
     let timestamp = 1 << 40;
     let entry = Entry { digest: Digest { term: 3, timestamp }, value: Some(bytes("v")) };
-    let applying = maps.apply(first(&maps), vec![vec![(key("foreign"), entry)]]);
-    applying.await.unwrap();
+    maps.apply(first(&maps), vec![vec![(key("foreign"), entry)]]).await.unwrap();
     let failed = powered.after_power_failure();
     let maps = failed.maps().await;
     assert_eq!(maps.get(first(&maps), &key("foreign")).await.unwrap().unwrap().version, timestamp, "it was answered");

@@ -77,7 +77,7 @@ mod tests {
     async fn a_thread_that_panics_fails_the_store_and_close_returns() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        let panicking = spawn("sweeper", &store.commits, |_| -> () { panic!("at {}", 7) }).unwrap();
+        let panicking = spawn::<()>("sweeper", &store.commits, |_| panic!("at {}", 7)).unwrap();
         assert!(panicking.join().unwrap().is_none());
         assert_eq!(failure(&store).await, "the storage engine failed: the thread sweeper panicked: at 7");
         store.close();
