@@ -125,8 +125,8 @@ impl Engine {
         let written = async {
             let selections = operation.plan(context.is_some());
             let context = context.as_ref();
-            // With the operation, which nobody needs any more when it is resolved.
-            let resolve = move |seen: &LiveCells| {
+            // With the operation and the cells, which nobody needs any more when they are resolved.
+            let resolve = move |seen: LiveCells| {
                 let dot = inner.clock.draw()?;
                 let hll_precision = bucket.props.hll_precision();
                 let request = Request { dot, assigned: dot.time, context, hll_precision };

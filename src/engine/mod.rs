@@ -294,11 +294,11 @@ impl Engine {
         &self,
         name: &ObjectName,
         selections: Vec<Selection>,
-        resolve: impl FnOnce(&LiveCells) -> Result<Option<Delta>, EngineError> + Send,
+        resolve: impl FnOnce(LiveCells) -> Result<Option<Delta>, EngineError> + Send,
     ) -> Result<bool, EngineError> {
         let mut resolve = Some(resolve);
         let mut outcome = Ok(false);
-        let mut resolve = |seen: &LiveCells| match resolve.take()?(seen) {
+        let mut resolve = |seen: LiveCells| match resolve.take()?(seen) {
             Ok(delta) => {
                 outcome = Ok(delta.is_some());
                 delta

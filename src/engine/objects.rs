@@ -131,11 +131,11 @@ impl Engine {
         let large = inner.large_writes.begin(is_large, patience).await?;
         let turn = inner.lock(name, content.size_bytes(), patience).await?;
         let deleted = content.deleted;
-        let resolve = |seen: &LiveCells| {
+        let resolve = |seen: LiveCells| {
             let dot = inner.clock.draw()?;
             content.modified = wall_clock();
             let put = Put { content, context, condition };
-            let written = put.resolve(seen, dot, &props, inner.options.object_limits)?;
+            let written = put.resolve(&seen, dot, &props, inner.options.object_limits)?;
             self.warn_of_size(name, &written);
             Ok(Some(written.delta))
         };
@@ -223,10 +223,10 @@ impl Engine {
         let patience = write.timeout.unwrap_or(inner.options.request_timeout_default);
 
         let _turn = inner.lock(name, 0, patience).await?;
-        let resolve = |seen: &LiveCells| {
+        let resolve = |seen: LiveCells| {
             let dot = inner.clock.draw()?;
             let delete = Delete { context, deleted_at: wall_clock() };
-            let written = delete.resolve(seen, dot, &props, inner.options.object_limits)?;
+            let written = delete.resolve(&seen, dot, &props, inner.options.object_limits)?;
             if written.is_some() {
                 check_hooks(&props)?;
             }

@@ -59,7 +59,7 @@ pub struct DurableCounts {
 pub type Measure = (&'static str, u64);
 
 /// Makes a request's effect of the cells that were read. It is called once.
-pub type Resolve<'a> = &'a mut (dyn FnMut(&LiveCells) -> Option<Delta> + Send);
+pub type Resolve<'a> = &'a mut (dyn FnMut(LiveCells) -> Option<Delta> + Send);
 
 /// Resolves when writes are durable. See [`Store::durable`].
 #[must_use]
@@ -141,7 +141,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let seen = self.read(name, &selections, horizon).await?;
-            if let Some(delta) = resolve(&seen) {
+            if let Some(delta) = resolve(seen) {
                 horizon.raise(self.commit(name.clone(), delta)?);
             }
             Ok(())

@@ -43,14 +43,14 @@ pub struct Request<'a> {
     pub hll_precision: u8,
 }
 
-/// The delta of an update, given the live cells that [`Operation::plan`] asks for. An operation that is handed over is gone before
-/// the delta is made, since either may be large.
+/// The delta of an update, given the live cells that [`Operation::plan`] asks for. What is handed over is gone
+/// before the delta is made, since all three may be large.
 pub fn resolve(
     operation: impl Borrow<Operation>,
     request: Request<'_>,
-    seen: &LiveCells,
+    seen: impl Borrow<LiveCells>,
 ) -> Result<Delta, UpdateError> {
-    let mut update = Update { request, seen, puts: BTreeMap::new(), floors: Floors::default() };
+    let mut update = Update { request, seen: seen.borrow(), puts: BTreeMap::new(), floors: Floors::default() };
     let root = Path::root();
     update.put(&root, Element::Presence, Payload::Mark);
     match operation.borrow() {
@@ -60,9 +60,12 @@ pub fn resolve(
         Operation::Hll(elements) => update.add_to_estimate(elements),
         Operation::Map(operation) => update.map(&root, operation)?,
     }
-    drop(operation);
     update.replace_tombstones();
-    Ok(update.into_delta())
+    let Update { puts, floors, .. } = update;
+    drop((operation, seen));
+    let dot = request.dot;
+    let puts = puts.into_iter().map(|(key, payload)| Cell { key, dot, payload }).collect();
+    Ok(Delta { dot, puts, floors: floors.into_list() })
 }
 
 /// So many members are added together.
@@ -234,12 +237,6 @@ impl Update<'_> {
 
     fn put(&mut self, path: &Path, element: Element, payload: Payload) {
         self.puts.insert(CellKey { path: path.clone(), element }, payload);
-    }
-
-    fn into_delta(self) -> Delta {
-        let dot = self.request.dot;
-        let puts = self.puts.into_iter().map(|(key, payload)| Cell { key, dot, payload }).collect();
-        Delta { dot, puts, floors: self.floors.into_list() }
     }
 }
 

@@ -47,7 +47,8 @@ impl Changes {
         let mut runs = Vec::new();
         let unread = unread.finish();
         // Rows of a run that hold much in common are as large again when they are taken out of it.
-        if unread.len() > ROWS_ONE_BY_ONE_MAX || unread.counts.put_bytes > 2 * unread.size_bytes() {
+        let whole_bytes = unread.counts.put_bytes + unread.counts.deleted_bytes;
+        if unread.len() > ROWS_ONE_BY_ONE_MAX || whole_bytes > 2 * unread.size_bytes() {
             runs.push(unread);
         } else {
             rows.extend(unread.iter());

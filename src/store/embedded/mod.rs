@@ -479,9 +479,7 @@ impl Store for EmbeddedStore {
             let (found, seen) = self.rows().read_to_change(name, &selections, horizon)?;
             // A request may ask for very much: nothing of it is held longer than it is needed.
             drop(selections);
-            let delta = resolve(&seen);
-            drop(seen);
-            if let Some(delta) = delta {
+            if let Some(delta) = resolve(seen) {
                 let entry = LogEntry::Delta(name.clone(), delta);
                 horizon.raise(self.commits.write_to(Some(found), entry)?);
             }

@@ -38,6 +38,8 @@ pub(super) struct Counts {
     pub(super) put_bytes: usize,
     /// Rows deleted.
     pub(super) deleted: usize,
+    /// Their keys, in bytes.
+    pub(super) deleted_bytes: usize,
     /// Those among them that scans step over.
     pub(super) dead: usize,
 }
@@ -201,6 +203,7 @@ impl RunBuilder {
             match slot.value_own {
                 DELETED => {
                     run.counts.deleted += 1;
+                    run.counts.deleted_bytes += shared.len() + own.len();
                     run.counts.dead += usize::from(layout::is_scanned(if shared.is_empty() { own } else { shared }));
                 }
                 value_own => {
