@@ -154,12 +154,16 @@ impl Buckets {
         writing.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Gives a store that has no types yet the usual ones.
+    /// Gives a store that has no types yet the usual ones, one after the other. Where it has the first of them and nothing
+    /// else, that was cut short and goes on.
     pub(super) async fn create_default_types(&self) -> Result<(), EngineError> {
-        if !self.types().is_empty() {
+        let types = self.types();
+        let has = |name: &str| types.iter().any(|(known, _)| known == name);
+        let made = DEFAULT_TYPES.iter().take_while(|(name, _)| has(name)).count();
+        if types.len() > made {
             return Ok(());
         }
-        for (name, data_type) in DEFAULT_TYPES {
+        for &(name, data_type) in &DEFAULT_TYPES[made..] {
             let datatype = Property::Datatype(Bytes::from_static(data_type.name().as_bytes()));
             let props = BucketProps::created(self.n_val_default, PropsChange { properties: vec![datatype] })?;
             let name = Bytes::from_static(name.as_bytes());
@@ -314,6 +318,34 @@ mod tests {
 
     fn bucket(bucket_type: &'static str) -> BucketName {
         BucketName { bucket_type: bucket_type.into(), bucket: Bytes::from_static(b"b\0\xff") }
+    }
+
+    #[tokio::test]
+    async fn default_types_whose_creation_was_cut_short_are_completed() {
+        let (store, buckets) = buckets().await;
+        buckets.create_default_types().await.unwrap();
+        let all = buckets.types();
+        assert_eq!(all.len(), DEFAULT_TYPES.len());
+        for made in 0..DEFAULT_TYPES.len() {
+            for (name, _) in &DEFAULT_TYPES[made..] {
+                let record = [TYPE_RECORDS, name.as_bytes()].concat();
+                store.put_record(record.into(), None).unwrap();
+            }
+            let reloaded = Buckets::load(store.clone(), 3, 1000).await.unwrap();
+            assert_eq!(reloaded.types().len(), made);
+            reloaded.create_default_types().await.unwrap();
+            assert_eq!(reloaded.types(), all);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_with_types_of_its_own_is_given_none() {
+        let (_, buckets) = buckets().await;
+        for name in ["t", "counters"] {
+            buckets.create_type(name.into(), change(&[])).await.unwrap();
+            buckets.create_default_types().await.unwrap();
+        }
+        assert_eq!(buckets.types().len(), 2);
     }
 
     #[tokio::test]
