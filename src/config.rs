@@ -189,8 +189,8 @@ config_keys! {
         "Memory that the store may take in all: rows that its tables do not have yet, for which writers wait where there is no room, cached blocks, filters and indexes. 0 means a quarter of the machine's memory, or of what its control group allows.";
     cache_size_bytes: u64 = 0,
         "The part of store_memory_bytes_max for blocks that were read; 0 means what the rest leaves.";
-    log: String = "info,fjall=warn,lsm_tree=warn".to_owned(),
-        "What is logged: a level, or directives such as \"info,ombak::session=debug\". The default leaves out what the tables do all day.";
+    log: String = "info,fjall=warn,lsm_tree=warn,lsm_tree::compaction=off".to_owned(),
+        "What is logged: a level, or directives such as \"info,ombak::session=debug\". The default leaves out what the tables do all day, and that a merge was given up when the server stopped.";
     log_format: LogFormat = LogFormat::Text,
         "How a log line looks: \"text\" or \"json\".";
     worker_threads: usize = 0,

@@ -178,7 +178,7 @@ pub(super) async fn run(args: &BenchArgs, config: &Config) -> Result<Outcome, Cl
         measured.write_series(series)?;
     }
     let text = if args.json { format!("{:#}\n", measured.to_json(args)) } else { measured.to_text(args) };
-    Ok(Outcome { text, failed: measured.has_refusals() })
+    Ok(Outcome { text, exit_code: measured.has_refusals().into() })
 }
 
 /// Refuses what does not go together.
