@@ -32,6 +32,7 @@ mod take_over;
 #[cfg(test)]
 mod tests;
 mod view;
+mod writeback;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};

@@ -9,7 +9,7 @@
 
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +27,7 @@ use lsm_tree::{
 };
 
 use super::view::Range;
+use super::writeback::Writeback;
 use crate::store::StoreError;
 
 /// A block of rows, before it is compressed, in bytes. A look-up reads one.
@@ -40,6 +41,9 @@ const OPEN_FILES_MAX: usize = 1024;
 /// Where so many tables of new rows lie over each other, they are merged.
 const NEW_RUNS_MERGED: u8 = 4;
 
+/// Where the crate keeps the tables' files in its directory.
+const FILES_DIR: &str = "tables";
+
 /// Every version of a row but the last may go: readers hold the tables that they look at.
 const ALL_OLD_VERSIONS: u64 = u64::MAX >> 1;
 /// The last version of a row, whatever its number.
@@ -48,6 +52,8 @@ const LAST_VERSION: u64 = u64::MAX;
 /// The tables of a directory. There is one who flushes; any number may merge.
 pub(super) struct Tables {
     tree: AnyTree,
+    /// Where the tables' files are.
+    files: PathBuf,
     strategy: Arc<Strategy>,
     cache: Arc<Cache>,
     /// The number under which rows were last written. Of two versions of a row that with the higher one is valid.
@@ -91,6 +97,7 @@ impl Tables {
         remove_left_over(dir).map_err(|error| tables_error(error.into()))?;
         let cache = Arc::new(Cache::with_capacity_bytes(cache_size_bytes));
         let stopping = Arc::new(AtomicBool::new(false));
+        let files = dir.join(FILES_DIR);
         // The crate counts its changes too. What it counts is told to nobody.
         let config = Config::new(dir, SequenceNumberCounter::default(), SequenceNumberCounter::default())
             .use_cache(cache.clone())
@@ -107,12 +114,13 @@ impl Tables {
             .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(
                 FILTER_BITS_PER_ROW,
             ))))
-            .with_compaction_filter_factory(Some(Arc::new(Interruption(stopping.clone()))));
+            .with_compaction_filter_factory(Some(Arc::new(Merges { dir: files.clone(), stopping: stopping.clone() })));
         let tree = config.open().map_err(tables_error)?;
         let last_written = Mutex::new(tree.get_highest_persisted_seqno().unwrap_or_default());
         let strategy = Strategy::default().with_table_target_size(TABLE_SIZE_BYTES).with_l0_threshold(NEW_RUNS_MERGED);
         Ok(Self {
             tree,
+            files,
             strategy: Arc::new(strategy),
             cache,
             last_written,
@@ -146,7 +154,9 @@ impl Tables {
         let mut last_written = self.last_written.lock().unwrap_or_else(PoisonError::into_inner);
         *last_written += 1;
         let number = *last_written;
+        let mut writeback = Writeback::new(&self.files);
         let versions = rows.map(|(key, value)| {
+            writeback.note(key.len() + value.as_ref().map_or(0, Bytes::len));
             Ok(match value {
                 Some(value) => InternalValue::from_components(key, value, number, ValueType::Value),
                 None => InternalValue::new_tombstone(key, number),
@@ -229,26 +239,35 @@ pub(super) fn tables_error(error: lsm_tree::Error) -> StoreError {
     StoreError::Engine { reason: format!("the tables: {error}") }
 }
 
-/// Looks at each row that is merged, and ends the merge where the store is closing: that may take long, and is lost only
-/// to be done again.
-struct Interruption(Arc<AtomicBool>);
+/// Looks at each row that is merged: has the disk take what is written, and ends the merge where the store is closing, since it
+/// may take long and is lost only to be done again.
+struct Merges {
+    dir: PathBuf,
+    stopping: Arc<AtomicBool>,
+}
 
-impl Factory for Interruption {
+struct Merge {
+    writeback: Writeback,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Factory for Merges {
     fn name(&self) -> &str {
-        "interruption"
+        "ombak"
     }
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        Box::new(Self(self.0.clone()))
+        Box::new(Merge { writeback: Writeback::new(&self.dir), stopping: self.stopping.clone() })
     }
 }
 
-impl CompactionFilter for Interruption {
-    fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
-        match self.0.load(Ordering::Relaxed) {
-            false => Ok(Verdict::Keep),
-            true => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
+impl CompactionFilter for Merge {
+    fn filter_item(&mut self, row: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(io::Error::from(io::ErrorKind::Interrupted).into());
         }
+        self.writeback.note(row.key().len() + row.value()?.len());
+        Ok(Verdict::Keep)
     }
 }
 
