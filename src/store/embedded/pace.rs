@@ -5,12 +5,12 @@
 //! number of such tables tells: it rises while more comes than is merged.
 
 /// Up to so many tables of new rows writes come as they like.
-const FREE_RUNS: usize = 8;
+const FREE_RUNS: usize = 10;
 /// Where so many lie over each other, no more are made before some are merged: a look-up asks each of them.
-pub(super) const RUNS_MAX: usize = 16;
+pub(super) const RUNS_MAX: usize = 20;
 
 /// Slows writes down by this where there are more such tables than at the last look, and speeds them up where there are fewer.
-const SLOWER: f64 = 0.85;
+const SLOWER: f64 = 0.9;
 const FASTER: f64 = 1.15;
 /// Near to where nothing more is taken up.
 const MUCH_SLOWER: f64 = 0.5;
@@ -63,7 +63,7 @@ mod tests {
         // All comes that may.
         let mut came = 1e8;
         let mut rates = Vec::new();
-        for runs in [9, 10, 11, 12, 11, 10, 9] {
+        for runs in [11, 12, 13, 14, 13, 12, 11] {
             let rate = pace.look(runs, came).unwrap();
             came = rate as f64;
             rates.push(rate);
