@@ -128,7 +128,7 @@ fn root_of(dir: &Path) -> PathBuf {
 fn start_after(task: &Task, library: &Path, seed: u64) {
     let number = task.point.number;
     let root = root_of(&task.dir);
-    if number % SECOND_FAILURE_EVERY != 0 {
+    if !number.is_multiple_of(SECOND_FAILURE_EVERY) {
         return holds_what_is_expected(serve(&data(&root)), &root, &task.expected);
     }
     let again = Run { journal: task.dir.join("journal"), root: root.canonicalize().unwrap() };

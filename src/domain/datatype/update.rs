@@ -260,7 +260,7 @@ mod tests {
         let after = |amount| {
             let dot = Dot { actor: ActorId(1), time: Time(3) };
             let request = Request { dot, assigned: dot.time, context: None, hll_precision: 14 };
-            resolve(&Operation::Counter(amount), request, &seen)
+            resolve(Operation::Counter(amount), request, &seen)
         };
         assert_eq!(after(1), Err(UpdateError::CounterOverflow));
         assert!(after(0).is_ok() && after(-1).is_ok() && after(i64::MIN).is_ok());

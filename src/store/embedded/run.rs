@@ -165,7 +165,7 @@ impl RunBuilder {
             self.bytes.extend_from_slice(&value[..head_bytes]);
             self.bytes.extend_from_slice(&value[head_bytes + value_shared..]);
         }
-        if !self.rows.bases.last().is_some_and(|base| base.at == at) {
+        if self.rows.bases.last().is_none_or(|base| base.at != at) {
             self.since_base_bytes += self.bytes.len() - at;
         }
         // Keys are cut at some thousands of bytes, and a request has less than two gigabytes.
