@@ -13,7 +13,7 @@ use ombak::domain::key::{BucketName, ObjectName};
 use ombak::domain::object::{Content, ObjectLimits, Put, PutCondition};
 use ombak::domain::props::BucketProps;
 use ombak::server::Idleness;
-use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, MemoryShares};
 use ombak::store::{Horizon, Store};
 use tokio::sync::MutexGuard;
 
@@ -26,13 +26,10 @@ const NO_LIMITS: ObjectLimits = ObjectLimits { siblings_max: usize::MAX, object_
 fn options(dir: &Path, memory: u64, idleness: Arc<Idleness>) -> EmbeddedOptions {
     let mut options = EmbeddedOptions::new(dir.to_owned(), ActorId(7));
     options.idleness = Some(idleness);
-    // What is in memory before the tables have it takes as much again while it is carried there, and the engine's own table of
-    // new rows beside it.
-    let unapplied = (memory / 8).min(options.unapplied_size_bytes_max as u64);
-    let memtable = (memory / 8).min(options.memtable_size_bytes);
-    options.unapplied_size_bytes_max = unapplied as usize;
-    options.memtable_size_bytes = memtable;
-    options.cache_size_bytes = memory - 2 * unapplied - 2 * memtable;
+    let shares = MemoryShares::of(memory, None);
+    options.unapplied_size_bytes_max = shares.unapplied_bytes as usize;
+    options.cache_size_bytes = shares.cache_bytes;
+    options.rest_size_bytes = shares.rest_bytes;
     options
 }
 
@@ -63,26 +60,28 @@ impl Ombak {
 impl Engine for Ombak {
     async fn put(&self, key: u64, value: Bytes, lock: MutexGuard<'_, ()>) {
         let name = self.name(key);
-        if let Some(room) = self.store.room() {
-            room.await.expect("the store takes no writes");
-        }
+        // As the engine reserves it: twice what comes, and a little.
+        let room = match self.store.room() {
+            Some(room) => Some(room.reserve(2 * value.len() + 4096).await),
+            None => None,
+        };
         let horizon = Horizon::default();
         let mut content = Some(Content { value, ..Content::default() });
-        let mut resolve = |seen: &LiveCells| {
+        let mut resolve = |seen: LiveCells| {
             let dot = Dot { actor: self.store.actor(), time: Time(self.time.fetch_add(1, Ordering::Relaxed)) };
             let content = Content {
                 modified: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
                 ..content.take().expect("it is asked for once")
             };
             let put = Put { content, context: CausalContext::new(), condition: PutCondition::default() };
-            let written = put.resolve(seen, dot, &self.props, NO_LIMITS).expect("nothing forbids it");
+            let written = put.resolve(&seen, dot, &self.props, NO_LIMITS).expect("nothing forbids it");
             Some(written.delta)
         };
         self.store
-            .update(&name, &Selection::values(), &horizon, &mut resolve)
+            .update(&name, Selection::values().to_vec(), &horizon, &mut resolve)
             .await
             .expect("the store takes no writes");
-        drop(lock);
+        drop((lock, room));
         let position = horizon.position();
         if !self.store.is_durable(position) {
             self.store.durable(position).await.expect("the write failed");
