@@ -78,7 +78,7 @@ impl Engine for Ombak {
             Some(written.delta)
         };
         self.store
-            .update(&name, Selection::values().to_vec(), &horizon, &mut resolve)
+            .update(&name, Selection::values(), &horizon, &mut resolve)
             .await
             .expect("the store takes no writes");
         drop((lock, room));
