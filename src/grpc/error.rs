@@ -40,6 +40,8 @@ fn store_status(error: &StoreError) -> Status {
         StoreError::ReadOnly { .. } => Status::unavailable(text),
         // The write may be durable or not.
         StoreError::Closed | StoreError::Engine { .. } => Status::unknown("outcome unknown"),
+        StoreError::TooLarge { .. } => Status::invalid_argument(text),
+        StoreError::Crowded { .. } => Status::unavailable(text),
         StoreError::Damaged { .. } => Status::data_loss(text),
     }
 }

@@ -159,6 +159,7 @@ fn store(error: &StoreError) -> Refusal {
     match error {
         // Said once at ERROR where it happened; every write that follows fails the same way.
         StoreError::ReadOnly { .. } | StoreError::Closed => tracing::debug!(%error, "a request failed"),
+        StoreError::TooLarge { .. } | StoreError::Crowded { .. } => tracing::warn!(%error, "a request was refused"),
         StoreError::Engine { .. } | StoreError::Damaged { .. } => tracing::error!(%error, "a request failed"),
     }
     Refusal::open(error.to_string())

@@ -279,6 +279,18 @@ pub enum StoreError {
         /// What it said.
         reason: String,
     },
+    /// The write is larger than a store takes. Nothing of it was done.
+    #[error("a write is larger than {size_bytes_max} bytes in the commit log")]
+    TooLarge {
+        /// The largest one, as the log spells it, in bytes.
+        size_bytes_max: usize,
+    },
+    /// More waits for the disk than a store takes. Nothing of the write was done; it may be tried again.
+    #[error("more than {size_bytes_max} bytes wait for the disk")]
+    Crowded {
+        /// What may wait, in bytes.
+        size_bytes_max: usize,
+    },
     /// A stored row does not decode. Nothing is guessed from it.
     #[error("a stored row is damaged: {what}")]
     Damaged {

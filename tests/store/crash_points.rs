@@ -82,7 +82,7 @@ pub fn options_at(dir: &DirPath) -> EmbeddedOptions {
         rows_swept_per_step_max: 3,
         ..RowLimits::default()
     };
-    EmbeddedOptions { rows, ..options(dir) }
+    EmbeddedOptions { rows, log_disk: small_blocks(), ..options(dir) }
 }
 
 #[tokio::test]

@@ -1,14 +1,20 @@
 //! What is there after a restart, a crash, a full disk, and in a directory that is not ours.
 
-use std::fs;
-use std::path::Path as DirPath;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path as DirPath, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use ombak::domain::cell::{Path, Selection};
 use ombak::domain::dot::{ActorId, Time};
-use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
+use ombak::store::embedded::{Disk, EmbeddedOptions, EmbeddedStore, LogError, OpenError, SystemDisk};
 use ombak::store::{Store, StoreError};
 
+use super::fixtures;
 use super::support::*;
 
 fn open_error(options: EmbeddedOptions) -> OpenError {
@@ -20,15 +26,39 @@ fn open_error(options: EmbeddedOptions) -> OpenError {
 
 /// Copies a directory while it is in use, as a crash would leave it: what the system was given is there.
 fn copy(from: &DirPath, to: &DirPath) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+    // Tables may be written and merged meanwhile, which no crash would show in parts.
+    for _ in 0..100 {
+        let before = tables(from);
+        let copied = try_copy(from, to);
+        if tables(from) == before {
+            return copied.unwrap();
+        }
+        fs::remove_dir_all(to).unwrap();
+    }
+    panic!("the tables never rest");
+}
+
+fn try_copy(from: &DirPath, to: &DirPath) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
         if from.is_dir() {
-            copy(&from, &to);
+            try_copy(&from, &to)?;
         } else {
-            fs::copy(&from, &to).unwrap();
+            fs::copy(&from, &to)?;
         }
     }
+    Ok(())
+}
+
+/// The names of the tables' files in a data directory, and what says which of them count.
+fn tables(data: &DirPath) -> (Vec<PathBuf>, Option<Vec<u8>>) {
+    let names = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let rows = data.join("rows");
+    let mut files: Vec<_> = names(rows.clone()).chain(names(rows.join("tables"))).collect();
+    files.sort();
+    (files, fs::read(rows.join("current")).ok())
 }
 
 #[tokio::test]
@@ -85,7 +115,8 @@ async fn everything_acknowledged_is_there_after_a_crash() {
 #[tokio::test]
 async fn an_object_that_is_written_over_and_over_does_not_let_the_log_grow() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open_with(EmbeddedOptions { log_file_size_bytes: 8 * 1024, ..options(dir.path()) });
+    let options_at = |dir| EmbeddedOptions { log_disk: small_blocks(), ..options(dir) };
+    let store = open_with(EmbeddedOptions { log_file_size_bytes: 8 * 1024, ..options_at(dir.path()) });
     let mut writer = Writer::new(&store);
     for round in 0..2_000 {
         writer.update(&object("k"), vec![], members(&set("s"), round % 3..round % 3 + 1)).await;
@@ -222,6 +253,242 @@ async fn a_reader_beside_a_sweep_sees_no_dead_rows() {
             assert_eq!(cells.all().len(), 3);
         }
     }
+}
+
+/// Writes so many records, each acknowledged, and copies the directory as a crash would leave it then.
+async fn crash_after_records(dir: &DirPath, count: usize) -> PathBuf {
+    let store = open(dir);
+    write_records(&store, count).await;
+    crash(dir)
+}
+
+async fn write_records(store: &EmbeddedStore, count: usize) {
+    for number in 0..count {
+        durable(store, store.put_record(bytes(number.to_string()), Some(bytes("v")))).await.unwrap();
+    }
+}
+
+fn crash(dir: &DirPath) -> PathBuf {
+    let crash = dir.join("crash");
+    copy(&dir.join("data"), &crash.join("data"));
+    crash
+}
+
+async fn record_count(dir: &DirPath) -> usize {
+    open(dir).records().await.unwrap().len()
+}
+
+#[tokio::test]
+async fn a_missing_log_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let crash = crash_after_records(dir.path(), 5).await;
+    let (log, away) = (crash.join("data/log"), crash.join("away"));
+    fs::rename(&log, &away).unwrap();
+    for _ in 0..2 {
+        let error = open_error(options(&crash));
+        assert!(matches!(&error, OpenError::Log { error: LogError::Gone { path }, .. } if *path == log), "{error}");
+        assert!(error.to_string().contains("put it back"), "{error}");
+    }
+    // An empty one is none, and that of another directory is none of its own.
+    fs::create_dir(&log).unwrap();
+    assert!(matches!(open_error(options(&crash)), OpenError::Log { error: LogError::Gone { .. }, .. }));
+    fs::remove_dir(&log).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    copy(&crash_after_records(other.path(), 1).await.join("data/log"), &log);
+    assert!(matches!(open_error(options(&crash)), OpenError::Log { error: LogError::Foreign { .. }, .. }));
+    fs::remove_dir_all(&log).unwrap();
+    fs::rename(&away, &log).unwrap();
+    assert_eq!(record_count(&crash).await, 5);
+}
+
+#[tokio::test]
+async fn a_log_whose_only_file_is_missing_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let crash = crash_after_records(dir.path(), 5).await;
+    let file = crash.join("data/log/000000.log");
+    fs::remove_file(&file).unwrap();
+    let error = open_error(options(&crash));
+    assert!(matches!(&error, OpenError::Log { error: LogError::Gone { path }, .. } if *path == file), "{error}");
+}
+
+#[tokio::test]
+async fn after_a_close_no_log_is_missed_and_one_left_behind_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a close leaves it that is killed before the log is removed.
+    let kept = crash_after_records(dir.path(), 5).await.join("data/log");
+    let log = dir.path().join("data/log");
+    copy(&kept, &log);
+    assert_eq!(record_count(dir.path()).await, 5);
+    fs::remove_dir_all(&log).unwrap();
+    assert_eq!(record_count(dir.path()).await, 5);
+}
+
+/// Waits for more syncs than there were writes, those of seals, and until there are no more.
+async fn sealed(store: &EmbeddedStore) {
+    for _ in 0..100 {
+        let before = store.durable_counts();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if before.syncs > before.writes && store.durable_counts() == before {
+            return;
+        }
+    }
+    panic!("the last frame is never sealed, or again and again");
+}
+
+#[tokio::test]
+async fn damage_to_the_last_acknowledged_frame_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let options_at = |dir| EmbeddedOptions { log_disk: small_blocks(), ..options(dir) };
+    let store = open_with(options_at(dir.path()));
+    write_records(&store, 5).await;
+    sealed(&store).await;
+    let crash = crash(dir.path());
+    drop(store);
+    let log = crash.join("data/log/000000.log");
+    let kept = fs::read(&log).unwrap();
+    let file = File::options().write(true).open(&log).unwrap();
+    let last = kept.chunks(BLOCK_BYTES).rposition(|block| block.iter().any(|&byte| byte != 0)).unwrap();
+    // Before the seal.
+    file.write_all_at(&[0xff; 40], ((last - 1) * BLOCK_BYTES) as u64).unwrap();
+    let error = open_error(options_at(&crash));
+    let is_told = matches!(error, OpenError::Log { error: LogError::Missing { .. }, .. });
+    assert!(is_told, "{error}");
+    file.write_all_at(&kept[..(last + 1) * BLOCK_BYTES], 0).unwrap();
+    assert_eq!(record_count(&crash).await, 5);
+}
+
+/// A disk that has the directory copied before each of its operations, as a crash there would leave it.
+struct Snapshots {
+    data: PathBuf,
+    to: PathBuf,
+    is_on: AtomicBool,
+    taken: AtomicUsize,
+}
+
+impl Snapshots {
+    fn take(&self) {
+        if self.is_on.load(Ordering::SeqCst) {
+            let number = self.taken.fetch_add(1, Ordering::SeqCst);
+            copy(&self.data, &self.to.join(number.to_string()).join("data"));
+        }
+    }
+}
+
+impl Disk for Snapshots {
+    fn create(&self, path: &DirPath, is_synced_at_once: bool) -> io::Result<File> {
+        self.take();
+        SystemDisk.create(path, is_synced_at_once)
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.take();
+        SystemDisk.write_at(file, bytes, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        self.take();
+        SystemDisk.sync(file)
+    }
+
+    fn sync_dir(&self, dir: &DirPath) -> io::Result<()> {
+        self.take();
+        SystemDisk.sync_dir(dir)
+    }
+
+    fn block_bytes(&self, _dir: &DirPath) -> Option<usize> {
+        Some(BLOCK_BYTES)
+    }
+}
+
+#[tokio::test]
+async fn a_crash_at_any_point_of_a_start_leaves_a_directory_that_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let crash = crash_after_records(dir.path(), 5).await;
+    for (start, records) in [("first", 0), ("replay", 5), ("clean", 5)] {
+        let data = match start {
+            "first" => dir.path().join("new/data"),
+            _ => crash.join("data"),
+        };
+        let to = dir.path().join(start);
+        let disk = Snapshots { data, to: to.clone(), is_on: AtomicBool::new(true), taken: AtomicUsize::new(0) };
+        fs::create_dir_all(&disk.data).unwrap();
+        let disk = Arc::new(disk);
+        let options = EmbeddedOptions {
+            dir: disk.data.clone(),
+            log_disk: disk.clone(),
+            log_file_size_bytes: 8 * 1024,
+            ..options(dir.path())
+        };
+        let store = open_with(options);
+        // The first write, and what makes it durable.
+        durable(&store, store.put_record(bytes("0"), Some(bytes("v")))).await.unwrap();
+        disk.is_on.store(false, Ordering::SeqCst);
+        drop(store);
+        let taken = disk.taken.load(Ordering::SeqCst);
+        assert!(taken > 8, "{start}: {taken} operations");
+        for number in 0..taken {
+            let found = record_count(&to.join(number.to_string())).await;
+            assert!(found == records || found == records.max(1), "{start} at {number}: {found} of {records}");
+        }
+    }
+}
+
+/// Tables of earlier formats name no log: until those of ours do, a crash must not let them be taken for tables that have none.
+#[tokio::test]
+async fn a_crash_at_any_point_of_a_take_over_leaves_a_directory_that_starts() {
+    for archive in ["v1.tar.gz", "v2.tar.gz"] {
+        let dir = tempfile::tempdir().unwrap();
+        fixtures::unpack(archive, dir.path());
+        let (data, to) = (dir.path().join("data"), dir.path().join("crashes"));
+        let disk = Snapshots { data, to: to.clone(), is_on: AtomicBool::new(true), taken: AtomicUsize::new(0) };
+        let disk = Arc::new(disk);
+        let options = EmbeddedOptions { log_disk: disk.clone(), log_file_size_bytes: 8 * 1024, ..options(dir.path()) };
+        let store = open_with(options);
+        disk.is_on.store(false, Ordering::SeqCst);
+        fixtures::check(&store).await;
+        assert!(!dir.path().join("data/engine").exists());
+        drop(store);
+        let is_named_late = |number: usize| {
+            let data = to.join(number.to_string()).join("data");
+            fs::read_to_string(data.join("FORMAT")).unwrap() == "ombak 3\n" && data.join("engine").exists()
+        };
+        let taken = disk.taken.load(Ordering::SeqCst);
+        assert!((0..taken).filter(|&number| is_named_late(number)).count() > 4, "{archive}: {taken} operations");
+        for number in 0..taken {
+            for _ in 0..2 {
+                fixtures::check(&open(&to.join(number.to_string()))).await;
+            }
+        }
+    }
+}
+
+/// The directory that the process with little memory starts on. Set in that process only.
+const SMALL_MEMORY_DIR: &str = "OMBAK_TEST_SMALL_MEMORY_DIR";
+
+/// A file of the log may be as large as one frame. A limit holds for a whole process, so this test runs once more in one of its
+/// own, whose addresses are fewer than the file's bytes.
+#[tokio::test]
+async fn a_start_reads_a_log_file_that_is_larger_than_memory() {
+    if let Some(dir) = std::env::var_os(SMALL_MEMORY_DIR) {
+        assert_eq!(record_count(DirPath::new(&dir)).await, 5);
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let crash = crash_after_records(dir.path(), 5).await;
+    let log = File::options().write(true).open(crash.join("data/log/000000.log")).unwrap();
+    log.set_len(4 * 1024 * 1024 * 1024).unwrap();
+    // In units of 1,024 bytes.
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -v 3145728; exec \"$0\" --exact durability::a_start_reads_a_log_file_that_is_larger_than_memory",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .env(SMALL_MEMORY_DIR, &crash)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! A disk that fails: at every write and every sync of the commit log, in three ways. Whatever was acknowledged by then is
+//! A disk that fails: at every write and every sync of the commit log, in several ways. Whatever was acknowledged by then is
 //! there after a restart, what was not is there whole or not at all, and the store went read-only at once.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path as DirPath;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,8 @@ use ombak::store::{Store, StoreError};
 use super::crash_points::{History, options_at};
 use super::support::*;
 
-/// What happens at the operation that fails. Those that follow fail too.
-#[derive(Clone, Copy, Debug)]
+/// What happens at the operation that fails. Those that follow fail too, but for the last kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// Nothing is done.
     Refused,
@@ -25,36 +25,40 @@ enum Fault {
     Torn,
     /// Of everything that was not synced, every other block is lost, as when the power fails.
     Lost,
+    /// The same, and all goes well from then on: the system has told of what it could not write, and forgotten it.
+    LostOnce,
 }
 
 struct FaultyDisk {
     fault: Fault,
     /// Operations until the fault.
     left: AtomicU64,
+    has_failed: AtomicBool,
     /// What lay where something was written that is not synced.
     unsynced: Mutex<Vec<Before>>,
 }
 
 struct Before {
     file: File,
+    /// The file's.
+    number: u64,
     offset: u64,
     bytes: Vec<u8>,
 }
 
-const BLOCK_BYTES: usize = 512;
-
 impl FaultyDisk {
     fn new(fault: Fault, operations: u64) -> Self {
-        Self { fault, left: AtomicU64::new(operations), unsynced: Mutex::default() }
+        Self { fault, left: AtomicU64::new(operations), has_failed: AtomicBool::new(false), unsynced: Mutex::default() }
     }
 
     fn has_failed(&self) -> bool {
-        self.left.load(Ordering::SeqCst) == 0
+        self.has_failed.load(Ordering::SeqCst)
     }
 
     /// Whether the operation may be done.
     fn allows(&self) -> bool {
-        self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.is_ok() || self.has_failed.swap(true, Ordering::SeqCst) && self.fault == Fault::LostOnce
     }
 
     fn fail(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -62,8 +66,10 @@ impl FaultyDisk {
         match self.fault {
             Fault::Refused => {}
             Fault::Torn => file.write_all_at(&bytes[..bytes.len() / 2], offset)?,
-            Fault::Lost => {
-                for (number, before) in unsynced.drain(..).enumerate() {
+            Fault::Lost | Fault::LostOnce => {
+                // Where the disk goes on, what was written to other files is not lost.
+                let is_lost = |before: &mut Before| self.fault == Fault::Lost || before.number == number_of(file);
+                for (number, before) in unsynced.extract_if(.., is_lost).enumerate() {
                     for (block, bytes) in before.bytes.chunks(BLOCK_BYTES).enumerate() {
                         if (block + number) % 2 == 0 {
                             before.file.write_all_at(bytes, before.offset + (block * BLOCK_BYTES) as u64)?;
@@ -74,6 +80,10 @@ impl FaultyDisk {
         }
         Err(io::Error::other("the disk fails, as the test wants it"))
     }
+}
+
+fn number_of(file: &File) -> u64 {
+    file.metadata().unwrap().ino()
 }
 
 impl Disk for FaultyDisk {
@@ -88,7 +98,7 @@ impl Disk for FaultyDisk {
         let mut before = vec![0; bytes.len()];
         // What lies behind the end of the file is as good as zeros.
         let _ = file.read_at(&mut before, offset)?;
-        let before = Before { file: file.try_clone()?, offset, bytes: before };
+        let before = Before { file: file.try_clone()?, number: number_of(file), offset, bytes: before };
         self.unsynced.lock().unwrap().push(before);
         file.write_all_at(bytes, offset)
     }
@@ -97,8 +107,12 @@ impl Disk for FaultyDisk {
         if !self.allows() {
             return self.fail(file, &[], 0);
         }
-        self.unsynced.lock().unwrap().clear();
+        self.unsynced.lock().unwrap().retain(|before| before.number != number_of(file));
         file.sync_data()
+    }
+
+    fn block_bytes(&self, _dir: &DirPath) -> Option<usize> {
+        Some(BLOCK_BYTES)
     }
 }
 
@@ -168,6 +182,11 @@ async fn a_disk_that_refuses_at_any_operation_loses_nothing_acknowledged() {
 #[tokio::test]
 async fn a_disk_that_tears_any_write_loses_nothing_acknowledged() {
     fail_everywhere(Fault::Torn).await;
+}
+
+#[tokio::test]
+async fn after_a_disk_that_fails_once_nothing_more_is_written_and_the_log_is_kept() {
+    fail_everywhere(Fault::LostOnce).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore};
 
 use super::support::*;
 
-fn unpack(name: &str, dir: &DirPath) {
+pub fn unpack(name: &str, dir: &DirPath) {
     let archive = DirPath::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/fixtures").join(name);
     let data = dir.join("data");
     std::fs::create_dir(&data).unwrap();
@@ -36,7 +36,7 @@ async fn holds_what_was_written(archive: &str) {
     assert_eq!(format, "ombak 3\n");
 }
 
-async fn check(store: &EmbeddedStore) {
+pub async fn check(store: &EmbeddedStore) {
     assert_ne!(store.actor(), ACTOR, "the directory keeps its identity");
     let values = read(store, &named("kept", "siblings"), &Selection::values()).await;
     let mut texts: Vec<_> = values.siblings().map(|(_, content)| content.value.clone()).collect();

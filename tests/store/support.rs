@@ -1,6 +1,9 @@
 //! Names, cells and deltas in few words.
 
+use std::fs::File;
+use std::io;
 use std::path::Path as DirPath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +18,7 @@ use ombak::domain::dot::{ActorId, Dot, Time};
 use ombak::domain::index::{self, IndexRange, Posting};
 use ombak::domain::key::{BucketName, ObjectName};
 use ombak::domain::object::{Content, Link};
-use ombak::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenError, RowLimits};
+use ombak::store::embedded::{Disk, EmbeddedOptions, EmbeddedStore, OpenError, RowLimits, SystemDisk};
 use ombak::store::{Horizon, Position, Store, StoreError};
 
 pub const ACTOR: ActorId = ActorId(7);
@@ -25,6 +28,33 @@ pub const ACTOR: ActorId = ActorId(7);
 pub fn options(dir: &DirPath) -> EmbeddedOptions {
     let rows = RowLimits { packed_cells_max: 0, ..RowLimits::default() };
     EmbeddedOptions { cache_size_bytes: 1024 * 1024, rows, ..EmbeddedOptions::new(dir.join("data"), ACTOR) }
+}
+
+/// A disk whose blocks are small, whatever those of this machine are: many frames then lie in a small file.
+pub struct SmallBlocks;
+
+pub const BLOCK_BYTES: usize = 512;
+
+impl Disk for SmallBlocks {
+    fn create(&self, path: &DirPath, is_synced_at_once: bool) -> io::Result<File> {
+        SystemDisk.create(path, is_synced_at_once)
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        SystemDisk.write_at(file, bytes, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        SystemDisk.sync(file)
+    }
+
+    fn block_bytes(&self, _dir: &DirPath) -> Option<usize> {
+        Some(BLOCK_BYTES)
+    }
+}
+
+pub fn small_blocks() -> Arc<dyn Disk> {
+    Arc::new(SmallBlocks)
 }
 
 /// Opens a store, maybe one that has just been closed: where another test starts a program at that moment, this has what we had

@@ -38,7 +38,10 @@ impl<'a> Applier<'a> {
         let Commits { rows, durable, .. } = self.commits;
         // The log first: tables that hold more than it could not be brought back to what was acknowledged.
         durable.wait(frozen.position).blocking_recv().unwrap_or(Err(StoreError::Closed))?;
-        rows.apply(&frozen.overlay, frozen.position)?;
+        match frozen.is_last {
+            false => rows.apply(&frozen.overlay, frozen.position)?,
+            true => rows.apply_last(&frozen.overlay, frozen.position)?,
+        }
         self.commits.released.store(frozen.position.0, Ordering::Release);
         self.commits.tables_changed();
         self.commits.merging.want();

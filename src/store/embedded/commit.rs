@@ -22,12 +22,12 @@ use super::change;
 use super::durable::DurableMark;
 use super::entry::LogEntry;
 use super::layout;
-use super::log::{FrameBuilder, KEPT_BUFFER_BYTES_MAX, Log};
+use super::log::{FrameBuilder, FrameLimits, KEPT_BUFFER_BYTES_MAX, Log};
 use super::overlay::{Moment, Overlay};
 use super::pace::{Pace, RUNS_MAX};
 use super::rows::{Found, Rows, StoredObject};
 use super::sweep::{Applied, Queued, Step, Sweeper};
-use super::view::InMemory;
+use super::view::{InMemory, RowsView};
 use super::{Durability, Idleness, RowLimits};
 use crate::store::room::Room;
 use crate::store::{DurableCounts, Position, StoreError};
@@ -54,6 +54,9 @@ const PUT_OFF: Duration = Duration::from_millis(1);
 const GUESS_RISE: f32 = 1.0 / 64.0;
 const GUESS_FALL: f32 = 1.0 / 8.0;
 
+/// When nothing has been written for so long, the log's last frame is sealed.
+const SEALED_AFTER: Duration = Duration::from_millis(100);
+
 /// What those who write and the two threads share.
 pub(super) struct Commits {
     pub(super) rows: Rows,
@@ -62,6 +65,7 @@ pub(super) struct Commits {
     unapplied_size_bytes_max: usize,
     /// When the log has grown by this much, in bytes, the tables take up what is in memory, however little that is.
     log_unapplied_bytes_max: u64,
+    frame_limits: FrameLimits,
     queue: CachePadded<Mutex<Queue>>,
     /// Wakes the committer.
     pending: Condvar,
@@ -234,6 +238,7 @@ impl Commits {
             limits,
             unapplied_size_bytes_max,
             log_unapplied_bytes_max,
+            frame_limits: FrameLimits::default(),
             queue: CachePadded::new(Mutex::new(queue)),
             pending: Condvar::new(),
             work: Condvar::new(),
@@ -300,12 +305,22 @@ impl Commits {
 
     /// Makes a write to an object that was found, or is looked for.
     pub(super) fn write_to(&self, found: Option<Found>, mut entry: LogEntry) -> Result<Position, StoreError> {
-        let prepared = self.prepare(found, &mut entry)?;
-        self.apply_write(entry, prepared)
+        let seen = self.look(found, &mut entry)?;
+        let encoded = self.encode(&entry)?;
+        let prepared = self.prepare(seen, &entry)?;
+        self.apply_write(entry, encoded, prepared)
     }
 
-    /// What a write changes, as things stand, or stood when its object was found. What the entry has too much is cut off.
-    fn prepare(&self, found: Option<Found>, entry: &mut LogEntry) -> Result<Prepared, StoreError> {
+    /// An entry as the log has it. One that the log does not take is refused before rows are made of it.
+    fn encode(&self, entry: &LogEntry) -> Result<Vec<u8>, StoreError> {
+        let mut encoded = Vec::with_capacity(ENTRY_BYTES + entry.payload_bytes());
+        entry.encode(&mut encoded)?;
+        self.frame_limits.check_entry(encoded.len())?;
+        Ok(encoded)
+    }
+
+    /// What a write is made on: things as they stand, or stood when its object was found. What the entry has too much is cut off.
+    fn look(&self, found: Option<Found>, entry: &mut LogEntry) -> Result<(RowsView, Option<StoredObject>), StoreError> {
         let (view, object) = match (found, &*entry) {
             (Some(Found { view, object }), _) => (view, Some(object)),
             (None, LogEntry::Delta(name, _)) => {
@@ -315,9 +330,18 @@ impl Commits {
             }
             (None, _) => (self.rows.view(), None),
         };
-        if let (LogEntry::Delta(_, delta), Some(object)) = (&mut *entry, &object) {
+        if let (LogEntry::Delta(_, delta), Some(object)) = (entry, &object) {
             change::cut_contexts(delta, object.header.as_ref());
         }
+        Ok((view, object))
+    }
+
+    /// What a write changes there.
+    fn prepare(
+        &self,
+        (view, object): (RowsView, Option<StoredObject>),
+        entry: &LogEntry,
+    ) -> Result<Prepared, StoreError> {
         let mut batch = Batch::new(view);
         batch.add(entry, object, self.limits)?;
         Ok(batch.into_prepared())
@@ -325,10 +349,12 @@ impl Commits {
 
     /// Makes a write that was prepared. Nobody else writes the object meanwhile, but for a sweep that ends: then it is prepared
     /// again.
-    fn apply_write(&self, mut entry: LogEntry, mut prepared: Prepared) -> Result<Position, StoreError> {
-        let mut encoded = Vec::with_capacity(ENTRY_BYTES + entry.payload_bytes());
-        entry.encode(&mut encoded);
-
+    fn apply_write(
+        &self,
+        mut entry: LogEntry,
+        encoded: Vec<u8>,
+        mut prepared: Prepared,
+    ) -> Result<Position, StoreError> {
         let mut insistence = None;
         let mut queue = loop {
             let queue = self.queue();
@@ -343,14 +369,15 @@ impl Commits {
             }
             insistence.get_or_insert_with(|| Insistence::new(&self.insistent));
             drop(queue);
-            prepared = self.prepare(None, &mut entry)?;
+            let seen = self.look(None, &mut entry)?;
+            prepared = self.prepare(seen, &entry)?;
         };
+        match encoded.len() {
+            ..=COPIED_ENTRY_BYTES_MAX => queue.frame.add(&encoded)?,
+            _ => queue.frame.add_whole(encoded)?,
+        }
         let position = Position(queue.position.0 + 1);
         queue.position = position;
-        match encoded.len() {
-            ..=COPIED_ENTRY_BYTES_MAX => queue.frame.add(|out| out.extend_from_slice(&encoded)),
-            _ => queue.frame.add_whole(mem::take(&mut encoded)),
-        }
         queue.waiting.extend(prepared.queued);
         self.rows.write(&queue.active, prepared.changes, position);
         drop(insistence);
@@ -550,6 +577,13 @@ impl Commits {
         self.merging.end();
     }
 
+    /// Takes no larger frames from now on.
+    #[cfg(test)]
+    pub(super) fn limit_frames(&mut self, limits: FrameLimits) {
+        self.frame_limits = limits;
+        self.queue().frame = FrameBuilder::new(limits);
+    }
+
     /// Has the tables take up everything at once.
     #[cfg(test)]
     pub(super) fn apply(&self) -> Result<(), StoreError> {
@@ -585,9 +619,11 @@ impl Commits {
     /// Makes a write as [`write`](Self::write) does, and in the middle of it something else.
     #[cfg(test)]
     pub(super) fn write_around(&self, mut entry: LogEntry, meanwhile: impl FnOnce()) -> Result<Position, StoreError> {
-        let prepared = self.prepare(None, &mut entry)?;
+        let seen = self.look(None, &mut entry)?;
+        let encoded = self.encode(&entry)?;
+        let prepared = self.prepare(seen, &entry)?;
         meanwhile();
-        self.apply_write(entry, prepared)
+        self.apply_write(entry, encoded, prepared)
     }
 }
 
@@ -629,6 +665,8 @@ enum Next {
     Frame(Position),
     /// Sync what was appended.
     Sync,
+    /// Seal the last frame.
+    Seal,
     /// Nothing any more.
     End,
 }
@@ -643,11 +681,12 @@ impl<'a> Committer<'a> {
 
     /// Works until the store closes or a write fails.
     pub(super) fn run(mut self) -> Log {
-        let mut frame = FrameBuilder::default();
+        let mut frame = FrameBuilder::new(self.commits.frame_limits);
         loop {
             let written = match self.next(&mut frame) {
                 Next::Frame(first) => self.write(&mut frame, first),
                 Next::Sync => self.sync(),
+                Next::Seal => self.seal(),
                 Next::End => break,
             };
             let released = Position(self.commits.released.load(Ordering::Acquire));
@@ -662,7 +701,7 @@ impl<'a> Committer<'a> {
 
     /// Appends a frame, and opens the gates behind which its entries are waited for.
     fn write(&mut self, frame: &mut FrameBuilder, first: Position) -> io::Result<()> {
-        self.log.append(frame, first)?;
+        let taken_bytes = self.log.append(frame, first)?;
         self.appended = Position(first.0 + u64::from(frame.count()) - 1);
         match self.durability {
             Durability::Fsync => self.sync()?,
@@ -672,7 +711,7 @@ impl<'a> Committer<'a> {
             }
         }
         self.commits.logged_entries.fetch_add(frame.count().into(), Ordering::Relaxed);
-        self.commits.logged_bytes.fetch_add(frame.size_bytes() as u64, Ordering::Relaxed);
+        self.commits.logged_bytes.fetch_add(taken_bytes, Ordering::Relaxed);
         self.commits.durable.reach(self.appended);
         frame.clear(KEPT_BUFFER_BYTES_MAX);
         Ok(())
@@ -689,9 +728,18 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
+    /// Says in the log that its last frame is on disk. Nobody waits for it.
+    fn seal(&mut self) -> io::Result<()> {
+        let taken_bytes = self.log.seal()?;
+        self.commits.syncs.fetch_add(1, Ordering::Relaxed);
+        self.commits.logged_bytes.fetch_add(taken_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Waits for entries, lets more of them gather, and takes all there are.
     fn next(&mut self, frame: &mut FrameBuilder) -> Next {
         let commits = self.commits;
+        let seal_at = self.log.wants_seal().then(|| Instant::now() + SEALED_AFTER);
         let mut queue = commits.queue();
         loop {
             if queue.failure.is_some() {
@@ -716,10 +764,15 @@ impl<'a> Committer<'a> {
             if queue.closing {
                 return Next::End;
             }
+            let now = Instant::now();
+            if due.is_none() && seal_at.is_some_and(|seal_at| seal_at <= now) {
+                return Next::Seal;
+            }
             queue.wanted = Some(1);
-            queue = match due {
+            let wait = due.or_else(|| Some(seal_at?.saturating_duration_since(now)));
+            queue = match wait {
                 None => commits.pending.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(due) => commits.pending.wait_timeout(queue, due).unwrap_or_else(PoisonError::into_inner).0,
+                Some(wait) => commits.pending.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
             };
             queue.wanted = None;
         }

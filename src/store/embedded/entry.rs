@@ -67,7 +67,11 @@ impl LogEntry {
         }
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends the entry.
+    ///
+    /// # Errors
+    /// Where a part of it is longer than can be spelled.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) -> Result<(), StoreError> {
         match self {
             Self::Delta(name, delta) => {
                 out.put_u8(DELTA);
@@ -96,9 +100,10 @@ impl LogEntry {
             }
             Self::Map(delta) => {
                 out.put_u8(MAP);
-                map_delta::encode_delta(delta, out);
+                map_delta::encode_delta(delta, out)?;
             }
         }
+        Ok(())
     }
 
     /// Reads what [`encode`](Self::encode) wrote.
@@ -364,7 +369,7 @@ mod tests {
     fn entries_come_back_as_they_were() {
         for entry in entries() {
             let mut bytes = Vec::new();
-            entry.encode(&mut bytes);
+            entry.encode(&mut bytes).unwrap();
             assert_eq!(LogEntry::decode(bytes.into()), Ok(entry));
         }
     }
@@ -404,7 +409,7 @@ mod tests {
         let delta = Delta { dot, puts, floors: keys().map(floor).collect() };
         let entry = LogEntry::Delta(ObjectName { bucket, key: text("k") }, delta);
         let mut bytes = Vec::new();
-        entry.encode(&mut bytes);
+        entry.encode(&mut bytes).unwrap();
         assert!(bytes.len() < 3 * 1000 + 16 * 1000 + 2 * 1000 * 10 + 1000, "{} bytes", bytes.len());
         assert_eq!(LogEntry::decode(bytes.into()), Ok(entry));
     }
@@ -413,7 +418,7 @@ mod tests {
     fn a_cut_or_strange_entry_is_damage_and_no_panic() {
         for entry in entries() {
             let mut bytes = Vec::new();
-            entry.encode(&mut bytes);
+            entry.encode(&mut bytes).unwrap();
             for end in 0..bytes.len() {
                 // A plain value may be cut to a shorter one only where its length says so, and that is before it.
                 assert!(LogEntry::decode(Bytes::copy_from_slice(&bytes[..end])).is_err(), "{entry:?} cut at {end}");

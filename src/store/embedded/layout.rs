@@ -147,6 +147,11 @@ pub(super) fn own_position() -> RowKey {
     RowKey::of([&[OWN], &b"position"[..]].concat())
 }
 
+/// The name of the log that may hold more than the tables do.
+pub(super) fn own_log() -> RowKey {
+    RowKey::of([&[OWN], &b"log"[..]].concat())
+}
+
 /// The bound of its clock.
 pub(super) fn own_clock() -> RowKey {
     RowKey::of([&[OWN], &b"clock"[..]].concat())

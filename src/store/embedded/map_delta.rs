@@ -7,24 +7,25 @@ use crate::domain::map::{MapKey, MapName, Partition};
 use crate::store::StoreError;
 use crate::store::maps::MapDelta;
 
-/// A delta as one run of bytes: lengths of four bytes stand before what has one.
-pub(super) fn encode_delta(delta: &MapDelta, out: &mut impl BufMut) {
+/// A delta as one run of bytes: lengths of four bytes stand before what has one, and what is longer is refused.
+pub(super) fn encode_delta(delta: &MapDelta, out: &mut impl BufMut) -> Result<(), StoreError> {
     out.put_u32(delta.partition.number());
     out.put_u32(delta.partitions.count());
     put_numbers(out, &delta.numbers);
     out.put_u64(delta.written_ms);
-    put_length(out, delta.entries.len());
+    put_length(out, delta.entries.len())?;
     for (key, entry) in &delta.entries {
-        put_key(out, key);
+        put_key(out, key)?;
         // Mark and digest.
-        put_length(out, 17 + entry.value.as_ref().map_or(0, Bytes::len));
+        put_length(out, 17 + entry.value.as_ref().map_or(0, Bytes::len))?;
         put_entry(out, entry);
     }
-    put_length(out, delta.forgotten.len());
+    put_length(out, delta.forgotten.len())?;
     for (key, digest) in &delta.forgotten {
-        put_key(out, key);
+        put_key(out, key)?;
         put_digest(out, *digest);
     }
+    Ok(())
 }
 
 /// Reads what [`encode_delta`] wrote, to the last byte.
@@ -50,11 +51,12 @@ fn try_decode_delta(mut bytes: Bytes) -> Option<MapDelta> {
     bytes.is_empty().then_some(MapDelta { partition, partitions, numbers, written_ms, entries, forgotten })
 }
 
-fn put_key(out: &mut impl BufMut, key: &MapKey) {
+fn put_key(out: &mut impl BufMut, key: &MapKey) -> Result<(), StoreError> {
     for part in key.map.parts().into_iter().chain([&key.key]) {
-        put_length(out, part.len());
+        put_length(out, part.len())?;
         out.put_slice(part);
     }
+    Ok(())
 }
 
 fn take_key(bytes: &mut Bytes) -> Option<MapKey> {
@@ -67,8 +69,10 @@ fn take_key(bytes: &mut Bytes) -> Option<MapKey> {
     Some(MapKey { map, key: take_bytes(bytes)? })
 }
 
-fn put_length(out: &mut impl BufMut, length: usize) {
-    out.put_u32(u32::try_from(length).expect("a message that a peer sent is shorter"));
+fn put_length(out: &mut impl BufMut, length: usize) -> Result<(), StoreError> {
+    let too_large = StoreError::TooLarge { size_bytes_max: u32::MAX as usize };
+    out.put_u32(u32::try_from(length).map_err(|_| too_large)?);
+    Ok(())
 }
 
 fn take_bytes(bytes: &mut Bytes) -> Option<Bytes> {
@@ -105,7 +109,7 @@ mod tests {
         #[test]
         fn deltas_come_back_and_cut_short_they_are_damage(delta in delta()) {
             let mut out = BytesMut::new();
-            encode_delta(&delta, &mut out);
+            encode_delta(&delta, &mut out).unwrap();
             let bytes = out.freeze();
             prop_assert!((0..bytes.len()).all(|end| decode_delta(bytes.slice(..end)).is_err()));
             prop_assert_eq!(decode_delta(bytes).unwrap(), delta);
@@ -115,5 +119,14 @@ mod tests {
         fn garbage_is_no_delta(garbage in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_delta(garbage.into());
         }
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_spelled_is_refused() {
+        let mut out = BytesMut::new();
+        put_length(&mut out, u32::MAX as usize).unwrap();
+        let too_large = StoreError::TooLarge { size_bytes_max: u32::MAX as usize };
+        assert_eq!(put_length(&mut out, u32::MAX as usize + 1), Err(too_large));
+        assert_eq!(out.len(), 4);
     }
 }

@@ -23,6 +23,7 @@ mod overlay;
 mod pace;
 mod packed;
 mod record;
+mod replay;
 mod rows;
 mod run;
 mod scan;
@@ -45,14 +46,14 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use self::apply::{Applier, Merger};
-use self::batch::Batch;
 use self::commit::{Commits, Committer};
 pub use self::counts::RowCounts;
 use self::entry::LogEntry;
 pub use self::idle::Idleness;
 pub use self::log::{Disk, LogError, SystemDisk};
-use self::log::{Log, LogFiles, Recovered};
+use self::log::{ExpectedLog, Log, LogOptions};
 pub use self::memory::MemoryShares;
+use self::replay::replay;
 use self::rows::Rows;
 pub use self::tables::TableCounts;
 use self::tables::Tables;
@@ -74,6 +75,9 @@ const FORMAT: &str = "ombak 3\n";
 
 /// The layouts whose tables are those of the engine fjall. The first had no commit log: to us it is one that is empty.
 const FORMATS_TAKEN_OVER: [&str; 2] = ["ombak 1\n", "ombak 2\n"];
+
+/// The log's name in tables that expect none: a log that was removed, or is not begun yet.
+const NO_LOG: u64 = 0;
 
 /// The log may grow by this many files before the tables take up what it holds, and let its files be written again.
 const LOG_KEPT_FILES: u64 = 16;
@@ -246,18 +250,28 @@ impl EmbeddedStore {
     /// Where the directory cannot be used, is in use, or does not hold all that was acknowledged.
     pub fn open(options: EmbeddedOptions) -> Result<Self, OpenError> {
         let dir = options.dir.clone();
-        let lock = claim(&dir)?;
+        let Claim { lock, is_taken_over } = claim(&dir, &*options.log_disk)?;
         let damaged = |error| OpenError::Damaged { dir: dir.clone(), error };
         let log_error = |error| OpenError::Log { dir: dir.clone(), error };
         let tables_error = |error: StoreError| OpenError::Engine { dir: dir.clone(), reason: error.to_string() };
         let tables = Tables::open(&dir.join(TABLES_DIR), options.cache_size_bytes).map_err(tables_error)?;
         let rows = Rows::new(tables, lock);
-        let actor = rows.establish_actor(options.new_actor).map_err(damaged)?;
+        let known_actor = rows.actor().map_err(damaged)?;
+        let actor = known_actor.unwrap_or(options.new_actor);
         let log_dir = dir.join("log");
         let held = rows.position_held().map_err(damaged)?;
-        let recovered = log::recover(&log_dir, held).map_err(log_error)?;
-        let position = replay(&rows, &options, recovered, held).map_err(log_error)?;
-        let log = begin_log(&log_dir, &options, position).map_err(|error| log_error(error.into()))?;
+        let expected = expected_log(rows.log_name().map_err(damaged)?, held, is_taken_over).map_err(damaged)?;
+        let recovered = log::recover(&log_dir, held, expected).map_err(log_error)?;
+        let replayed = replay(&rows, recovered, held, options.rows, options.unapplied_size_bytes_max);
+        let position = replayed.map_err(log_error)?;
+        // Where there was nothing to make again, what the tables show may be in the system's memory alone, and the log goes.
+        if position == held && log::is_left(&log_dir).map_err(|error| log_error(error.into()))? {
+            rows.name_log(NO_LOG, None).map_err(damaged)?;
+        }
+        let new_actor = known_actor.is_none().then_some(actor);
+        let log = begin_log(&log_dir, &options, &rows, position, new_actor).map_err(log_error)?;
+        // It tells that the log may have no name yet.
+        take_over::remove_engine(&dir).map_err(|error| OpenError::Io { dir: dir.clone(), error })?;
 
         let clock_bound = rows.clock_bound().map_err(damaged)?;
         let log_kept_bytes = LOG_KEPT_FILES * options.log_file_size_bytes;
@@ -316,60 +330,62 @@ impl EmbeddedStore {
     }
 }
 
-/// Brings the tables to what the log of an earlier process holds. The last position there.
-fn replay(
-    rows: &Rows,
-    options: &EmbeddedOptions,
-    mut recovered: Recovered,
-    held: Position,
-) -> Result<Position, LogError> {
-    let mut last = held;
-    let mut active = rows.active();
-    loop {
-        let entries = recovered.next()?;
-        let ended = entries.is_empty();
-        for (position, entry) in entries {
-            let mut batch = Batch::new(rows.view());
-            batch.add(&LogEntry::decode(entry)?, None, options.rows)?;
-            rows.write(&active, batch.into_prepared().changes, position);
-            last = position;
-        }
-        // Most starts follow a clean end, and find nothing.
-        if ended && last == held {
-            return Ok(last);
-        }
-        let in_memory = rows.in_memory(&active);
-        if ended || in_memory.size_bytes() >= options.unapplied_size_bytes_max || in_memory.has_many_runs() {
-            let frozen = rows.freeze(&mut active);
-            rows.apply(&frozen, last)?;
-        }
-        if ended {
-            return Ok(last);
-        }
+/// What log there must be, by the name that the tables have for it.
+fn expected_log(name: Option<u64>, held: Position, is_taken_over: bool) -> Result<ExpectedLog, StoreError> {
+    match name {
+        Some(NO_LOG) => Ok(ExpectedLog::None),
+        Some(name) => Ok(ExpectedLog::Named(name)),
+        // The tables of earlier formats say nothing of it.
+        None if is_taken_over => Ok(ExpectedLog::Any),
+        // The log is named before the first write, so there was none.
+        None if held == Position(0) => Ok(ExpectedLog::None),
+        None => Err(StoreError::Damaged { what: "name of the commit log" }),
     }
 }
 
-/// Begins a log where the tables hold what an earlier one held.
-fn begin_log(dir: &Path, options: &EmbeddedOptions, behind: Position) -> std::io::Result<Log> {
+/// Begins a log where the tables hold durably what an earlier one held.
+///
+/// They say that there is none while the one is removed and the other made, and name the new one once all of it is on disk. So a
+/// crash at any point leaves a log that is whole, or none that they would miss; and no write is made before.
+fn begin_log(
+    dir: &Path,
+    options: &EmbeddedOptions,
+    rows: &Rows,
+    behind: Position,
+    new_actor: Option<ActorId>,
+) -> Result<Log, LogError> {
     if dir.try_exists()? {
         log::remove(dir)?;
     }
-    let mut name = [0; 8];
-    getrandom::fill(&mut name).map_err(std::io::Error::other)?;
-    let name = u64::from_be_bytes(name);
-    let files = LogFiles {
+    let log_options = LogOptions {
         dir: dir.to_owned(),
-        name,
+        name: new_log_name()?,
         size_bytes: options.log_file_size_bytes,
         is_synced_at_once: matches!(options.durability, Durability::Fsync),
         disk: options.log_disk.clone(),
-        made: 0,
     };
-    Log::create(files, behind)
+    let name = log_options.name;
+    let log = Log::create(log_options, behind)?;
+    rows.name_log(name, new_actor)?;
+    Ok(log)
+}
+
+fn new_log_name() -> std::io::Result<u64> {
+    let mut name = [0; 8];
+    getrandom::fill(&mut name).map_err(std::io::Error::other)?;
+    // Any but the one that says that there is none.
+    Ok(u64::from_be_bytes(name).max(NO_LOG + 1))
+}
+
+/// A directory that this process has.
+struct Claim {
+    lock: File,
+    /// Whether it was taken over from an earlier format, and its log may have no name yet.
+    is_taken_over: bool,
 }
 
 /// Takes the directory for this process and checks that it is one of ours.
-fn claim(dir: &Path) -> Result<File, OpenError> {
+fn claim(dir: &Path, disk: &dyn Disk) -> Result<Claim, OpenError> {
     let io = |error| OpenError::Io { dir: dir.to_owned(), error };
     fs::create_dir_all(dir).map_err(io)?;
     // Before the lock, which would be a file of ours in a directory that is not. Whoever has the lock may be putting its
@@ -383,24 +399,23 @@ fn claim(dir: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { dir: dir.to_owned() }),
         Err(TryLockError::Error(error)) => return Err(io(error)),
     }
+    // A start that was killed may have taken it over, and not come to the name.
+    let mut is_taken_over = take_over::has_engine(dir).map_err(io)?;
     match fs::read(dir.join("FORMAT")) {
-        Ok(found) if found == FORMAT.as_bytes() => {
-            take_over::remove_engine(dir).map_err(io)?;
-            Ok(lock)
-        }
+        Ok(found) if found == FORMAT.as_bytes() => {}
         Ok(found) if FORMATS_TAKEN_OVER.iter().any(|format| found == format.as_bytes()) => {
             take_over::take_over(dir)?;
-            write_format(dir).map_err(io)?;
-            take_over::remove_engine(dir).map_err(io)?;
-            Ok(lock)
+            write_format(dir, disk).map_err(io)?;
+            is_taken_over = true;
         }
         Ok(found) => {
             let found = String::from_utf8_lossy(&found[..found.len().min(64)]).into_owned();
-            Err(OpenError::Format { dir: dir.to_owned(), found })
+            return Err(OpenError::Format { dir: dir.to_owned(), found });
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => write_format(dir).map(|()| lock).map_err(io),
-        Err(error) => Err(io(error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => write_format(dir, disk).map_err(io)?,
+        Err(error) => return Err(io(error)),
     }
+    Ok(Claim { lock, is_taken_over })
 }
 
 /// Whether a directory holds anything but no format.
@@ -414,13 +429,13 @@ fn is_foreign(dir: &Path) -> std::io::Result<bool> {
 }
 
 /// Makes the format durable before any data, and whole: a crash leaves a directory of a known format or an empty one.
-fn write_format(dir: &Path) -> std::io::Result<()> {
+fn write_format(dir: &Path, disk: &dyn Disk) -> std::io::Result<()> {
     let new = dir.join("FORMAT.new");
     let mut file = File::create(&new)?;
     file.write_all(FORMAT.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, dir.join("FORMAT"))?;
-    File::open(dir)?.sync_all()
+    disk.sync_dir(dir)
 }
 
 impl Store for EmbeddedStore {
@@ -590,7 +605,7 @@ impl Store for EmbeddedStore {
         self.commits.end_merging();
         match (log.ok().flatten(), held.ok().flatten(), threads.merger.join().ok().flatten()) {
             (Some(log), Some(true), Some(())) => {
-                // Left behind it would do no harm.
+                // The tables say that they need it no more: left behind it does no harm.
                 if let Err(error) = log.remove() {
                     tracing::warn!(%error, "the commit log could not be removed");
                 }

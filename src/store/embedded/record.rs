@@ -26,7 +26,7 @@ pub(super) fn begin(key: Option<&RowKey>, reserve: usize) -> BytesMut {
         None => out.put_u8(VERSION),
         Some(whole) => {
             out.put_u8(VERSION_WITH_KEY);
-            out.put_u32(u32::try_from(whole.len()).expect("keys are bounded by the frame size"));
+            out.put_u32(u32::try_from(whole.len()).expect("the log takes no entry whose keys are longer"));
             out.put_slice(whole);
         }
     }

@@ -1,6 +1,6 @@
 //! Reading rows: an object's live cells, names in order, records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::iter;
 use std::mem;
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
+use super::NO_LOG;
 use super::batch::Changes;
 use super::counts::{Counters, RowCounts};
 use super::layout::{self, RowId, RowKey};
@@ -201,8 +202,18 @@ impl Rows {
 
     /// Writes what is frozen to the tables, with the position up to which they then hold everything durably, and lets it go.
     pub(super) fn apply(&self, frozen: &Arc<Overlay>, position: Position) -> Result<(), StoreError> {
+        self.apply_with(frozen, position, None)
+    }
+
+    /// The same where it is all that the log holds: in one step with it the tables say that there is no log.
+    pub(super) fn apply_last(&self, frozen: &Arc<Overlay>, position: Position) -> Result<(), StoreError> {
+        self.apply_with(frozen, position, Some(NO_LOG))
+    }
+
+    fn apply_with(&self, frozen: &Arc<Overlay>, position: Position, log: Option<u64>) -> Result<(), StoreError> {
         let held = layout::own_position();
         let value = record::encode_time(&held, Time(position.0));
+        let own = log.map(named).into_iter().chain([(held.row, value)]).collect();
         let stored = self.layers().stored.clone();
         let mut failure = None;
         let rows = frozen.last_versions().filter(|(key, value)| {
@@ -213,7 +224,7 @@ impl Rows {
                     true
                 })
         });
-        self.0.tables.flush(with_row(rows, held.row, value))?;
+        self.0.tables.flush(with_rows(rows, own))?;
         if let Some(error) = failure {
             tracing::warn!(%error, "a row that was deleted could not be looked up in the tables");
         }
@@ -264,16 +275,29 @@ impl Rows {
         Ok(Position(time_at(&self.view(), &layout::own_position())?.unwrap_or_default().0))
     }
 
-    /// The directory's actor: the one it has, or `new_actor` from now on.
-    pub(super) fn establish_actor(&self, new_actor: ActorId) -> Result<ActorId, StoreError> {
-        let key = layout::own_actor();
-        if let Some(actor) = time_at(&self.view(), &key)? {
-            return Ok(ActorId(actor.0));
-        }
-        let value = record::encode_time(&key, Time(new_actor.0));
-        self.0.tables.flush([(key.row, Some(value))].into_iter())?;
+    /// The directory's actor, if it has one yet.
+    pub(super) fn actor(&self) -> Result<Option<ActorId>, StoreError> {
+        Ok(time_at(&self.view(), &layout::own_actor())?.map(|actor| ActorId(actor.0)))
+    }
+
+    /// The name of the log that may hold more than the tables do, [`NO_LOG`] where there is none to expect; `None` where they
+    /// never said, as in a new directory and in one of an earlier format.
+    pub(super) fn log_name(&self) -> Result<Option<u64>, StoreError> {
+        Ok(time_at(&self.view(), &layout::own_log())?.map(|name| name.0))
+    }
+
+    /// Names the log that may hold more than the tables do from now on, or says that there is none to expect; and gives a new
+    /// directory its actor. Durable when this returns, and so is all that the tables hold.
+    pub(super) fn name_log(&self, name: u64, new_actor: Option<ActorId>) -> Result<(), StoreError> {
+        let actor = |actor: ActorId| {
+            let key = layout::own_actor();
+            let value = record::encode_time(&key, Time(actor.0));
+            (key.row, value)
+        };
+        let own = new_actor.map(actor).into_iter().chain([named(name)]).collect();
+        self.0.tables.flush(with_rows(iter::empty(), own))?;
         self.show_tables();
-        Ok(new_actor)
+        Ok(())
     }
 
     /// The durable bound of the clock; zero in a new directory.
@@ -285,7 +309,7 @@ impl Rows {
         let mut count = 0;
         self.view().scan(Range::all(), &mut |row, _| {
             // What the tables say of themselves is no row of anybody's.
-            count += u64::from(row != layout::own_position().row);
+            count += u64::from(row != layout::own_position().row && row != layout::own_log().row);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(count)
@@ -436,21 +460,26 @@ impl Rows {
     }
 }
 
-/// Rows in order, and one more where it belongs.
-fn with_row(
+/// Rows in order, and the tables' own where they belong.
+fn with_rows(
     rows: impl Iterator<Item = (Bytes, Option<Bytes>)>,
-    key: Bytes,
-    value: Bytes,
+    mut own: BTreeMap<Bytes, Bytes>,
 ) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
     let mut rows = rows.peekable();
-    let mut row = Some((key, Some(value)));
     iter::from_fn(move || {
-        let is_due = match (&row, rows.peek()) {
+        let is_due = match (own.first_key_value(), rows.peek()) {
             (Some((key, _)), Some((next, _))) => key < next,
             (_, next) => next.is_none(),
         };
-        if is_due { row.take() } else { rows.next() }
+        if is_due { own.pop_first().map(|(key, value)| (key, Some(value))) } else { rows.next() }
     })
+}
+
+/// The row that names the log.
+fn named(log: u64) -> (Bytes, Bytes) {
+    let key = layout::own_log();
+    let value = record::encode_time(&key, Time(log));
+    (key.row, value)
 }
 
 /// Finds each bucket's first listed key and then jumps behind the bucket, so that the cost follows the number of buckets.

@@ -2,7 +2,8 @@
 //! formats 1 and 2. Its tables are of the kind that ours are, so they need only be moved.
 //!
 //! A crash at any step leaves a directory that the next start takes over: until the tables are moved, in one rename, the
-//! engine has everything; from then on they have, and what is left of the engine is no longer looked at.
+//! engine has everything; from then on they have, and what is left of the engine is no longer looked at. That it is there says
+//! that the tables may not name the commit log yet.
 
 use std::fs::{self, File};
 use std::io;
@@ -62,7 +63,12 @@ pub(super) fn take_over(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Removes what is left of the engine once its tables were taken over.
+/// Whether there is something left of the engine: until the log has a name, which its tables did not know.
+pub(super) fn has_engine(dir: &Path) -> io::Result<bool> {
+    dir.join(ENGINE_DIR).try_exists()
+}
+
+/// Removes what is left of the engine once its tables were taken over, and name the log.
 pub(super) fn remove_engine(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir.join(ENGINE_DIR)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

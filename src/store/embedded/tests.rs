@@ -12,12 +12,13 @@ use super::batch::Batch;
 use super::change::cut_contexts;
 use super::commit::{Commits, Task};
 use super::entry::LogEntry;
+use super::log::{ExpectedLog, FrameLimits};
 use super::rows::{Rows, StoredObject};
 use super::run::Run;
 use super::sweep::Applied;
 use super::tables::Tables;
 use super::view::{Range, RowsView, View};
-use super::{RowLimits, layout};
+use super::{NO_LOG, RowLimits, expected_log, layout};
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
@@ -507,4 +508,35 @@ fn log_files_come_free_whenever_the_log_has_grown() {
         applier.apply(&frozen).unwrap();
         assert_eq!(commits.released.load(Ordering::Relaxed), position.0, "round {round}");
     }
+}
+
+#[test]
+fn tables_that_name_no_log_hold_nothing_or_are_those_of_an_earlier_format() {
+    let expected = |name, held, is_taken_over| expected_log(name, Position(held), is_taken_over);
+    for held in [0, 5] {
+        assert_eq!(expected(None, held, true), Ok(ExpectedLog::Any));
+        for is_taken_over in [false, true] {
+            assert_eq!(expected(Some(7), held, is_taken_over), Ok(ExpectedLog::Named(7)));
+            assert_eq!(expected(Some(NO_LOG), held, is_taken_over), Ok(ExpectedLog::None));
+        }
+    }
+    assert_eq!(expected(None, 0, false), Ok(ExpectedLog::None));
+    assert!(matches!(expected(None, 5, false), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_write_that_the_log_does_not_take_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.commits.limit_frames(FrameLimits { entry_size_bytes_max: 1_000, size_bytes_max: 3_000 });
+    let put =
+        |name: &'static str, length| bench.commits.write(LogEntry::Record(name.into(), Some(vec![1; length].into())));
+    assert_eq!(put("large", 1_001), Err(StoreError::TooLarge { size_bytes_max: 1_000 }));
+    for position in 1..4 {
+        assert_eq!(put("small", 900), Ok(Position(position)));
+    }
+    // Nobody takes them.
+    assert_eq!(put("other", 900), Err(StoreError::Crowded { size_bytes_max: 3_000 }));
+    let records = bench.rows.records().unwrap();
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert_eq!(bench.commits.failure(), None);
 }

@@ -1,26 +1,66 @@
-//! How entries lie in the commit log: together as one frame what was written together, with a checksum over all of it.
+//! How entries lie in the commit log: together as one frame what was written together, with checksums over all of it.
 //!
-//! A frame begins at a multiple of [`BLOCK_BYTES`], so that it can be looked for where nothing says that it is there: magic, checksum,
-//! position of the first entry, position that was known to be on disk, number of entries, their size, and the entries, each
-//! after its length. Zeros fill the last block. Numbers are big-endian.
+//! A frame begins at a multiple of its file's *unit*, so that it can be looked for where nothing says that it is there: magic,
+//! checksum of the header, checksum of the entries, position of the first entry, position that was known to be on disk, number
+//! of entries, their size, and the entries, each after its length. Zeros fill the last unit. Numbers are big-endian.
+//!
+//! A frame without entries is a *seal*: all that it says is what was on disk when it was written. Frames of the first version
+//! have one checksum over all, and are no seals.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut};
+use crc32fast::Hasher;
 
 use crate::store::{Position, StoreError};
 
-/// Frames begin at multiples of this: no disk writes a smaller piece, so no frame is harmed by the writing of the next.
-pub(super) const BLOCK_BYTES: usize = 512;
+/// The smallest unit, and that of the files of the first version.
+pub(super) const UNIT_BYTES_MIN: usize = 512;
 
-const MAGIC: u32 = 0x4f6d_4c66;
-const HEADER_BYTES: usize = 4 + 4 + 8 + 8 + 4 + 4;
-/// Where the checksummed part begins.
+/// What a frame's header takes, at most.
+pub(super) const HEADER_BYTES: usize = 4 + 4 + 4 + 8 + 8 + 4 + 4;
+/// Where the part begins that the header's checksum is over.
 const CHECKED_FROM: usize = 8;
+const MAGIC: u32 = 0x4f6d_4c67;
+
+const HEADER_BYTES_1: usize = 4 + 4 + 8 + 8 + 4 + 4;
+const MAGIC_1: u32 = 0x4f6d_4c66;
+
+/// How frames in a file are spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// As the first release with a log did it.
+    First,
+    Current,
+}
+
+/// What a frame may hold: sizes are spelled in four bytes, and a start has to read an entry whole.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store::embedded) struct FrameLimits {
+    /// The largest entry, in bytes.
+    pub(in crate::store::embedded) entry_size_bytes_max: usize,
+    /// All entries of one frame, in bytes.
+    pub(in crate::store::embedded) size_bytes_max: usize,
+}
+
+impl Default for FrameLimits {
+    fn default() -> Self {
+        Self { entry_size_bytes_max: 1024 * 1024 * 1024, size_bytes_max: 2 * 1024 * 1024 * 1024 }
+    }
+}
+
+impl FrameLimits {
+    /// Refuses an entry that no frame takes.
+    pub(in crate::store::embedded) fn check_entry(&self, size_bytes: usize) -> Result<(), StoreError> {
+        let size_bytes_max = self.entry_size_bytes_max;
+        if size_bytes > size_bytes_max { Err(StoreError::TooLarge { size_bytes_max }) } else { Ok(()) }
+    }
+}
 
 /// Entries on their way into a frame.
 #[derive(Debug)]
 pub(in crate::store::embedded) struct FrameBuilder {
     bytes: Vec<u8>,
     count: u32,
+    limits: FrameLimits,
     /// Large entries, each before what follows it at a place in the bytes.
     whole: Vec<(usize, Vec<u8>)>,
     whole_bytes: usize,
@@ -28,28 +68,41 @@ pub(in crate::store::embedded) struct FrameBuilder {
 
 impl Default for FrameBuilder {
     fn default() -> Self {
-        Self { bytes: vec![0; HEADER_BYTES], count: 0, whole: Vec::new(), whole_bytes: 0 }
+        Self::new(FrameLimits::default())
     }
 }
 
 impl FrameBuilder {
-    /// Takes in an entry, which `encode` appends.
-    pub(in crate::store::embedded) fn add(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
-        self.bytes.put_u32(0);
-        encode(&mut self.bytes);
-        let length = u32::try_from(self.bytes.len() - start - 4).expect("entries are bounded by the frame size");
-        self.bytes[start..start + 4].copy_from_slice(&length.to_be_bytes());
-        self.count += 1;
+    /// An empty frame, which takes no more than the limits say.
+    pub(in crate::store::embedded) fn new(limits: FrameLimits) -> Self {
+        Self { bytes: vec![0; HEADER_BYTES], count: 0, limits, whole: Vec::new(), whole_bytes: 0 }
     }
 
-    /// Takes in a large entry, which is not copied before the frame is finished.
-    pub(in crate::store::embedded) fn add_whole(&mut self, entry: Vec<u8>) {
-        let length = u32::try_from(entry.len()).expect("entries are bounded by the frame size");
-        self.bytes.put_u32(length);
+    /// Takes in an entry, or refuses it and stays as it was.
+    pub(in crate::store::embedded) fn add(&mut self, entry: &[u8]) -> Result<(), StoreError> {
+        self.begin_entry(entry.len())?;
+        self.bytes.extend_from_slice(entry);
+        Ok(())
+    }
+
+    /// The same for a large entry, which is not copied before the frame is finished.
+    pub(in crate::store::embedded) fn add_whole(&mut self, entry: Vec<u8>) -> Result<(), StoreError> {
+        self.begin_entry(entry.len())?;
         self.whole_bytes += entry.len();
         self.whole.push((self.bytes.len(), entry));
+        Ok(())
+    }
+
+    /// Puts what stands before an entry, or refuses the entry.
+    fn begin_entry(&mut self, entry_bytes: usize) -> Result<(), StoreError> {
+        self.limits.check_entry(entry_bytes)?;
+        let size_bytes_max = self.limits.size_bytes_max;
+        let is_full = self.size_bytes() - HEADER_BYTES + 4 + entry_bytes > size_bytes_max;
+        let length = u32::try_from(entry_bytes).ok().filter(|_| !is_full);
+        let Some(length) = length else { return Err(StoreError::Crowded { size_bytes_max }) };
+        self.bytes.put_u32(length);
         self.count += 1;
+        Ok(())
     }
 
     pub(in crate::store::embedded) fn count(&self) -> u32 {
@@ -63,7 +116,7 @@ impl FrameBuilder {
     /// Makes room for the next frame's entries. A buffer that has grown beyond `kept_bytes_max` is given back.
     pub(in crate::store::embedded) fn clear(&mut self, kept_bytes_max: usize) {
         if self.bytes.capacity() > kept_bytes_max {
-            *self = Self::default();
+            self.bytes = vec![0; HEADER_BYTES];
         }
         self.bytes.truncate(HEADER_BYTES);
         self.count = 0;
@@ -71,11 +124,11 @@ impl FrameBuilder {
         self.whole_bytes = 0;
     }
 
-    fn put_whole_in_place(&mut self) {
+    fn put_whole_in_place(&mut self, unit_bytes: usize) {
         if self.whole.is_empty() {
             return;
         }
-        let mut bytes = Vec::with_capacity(self.size_bytes().next_multiple_of(BLOCK_BYTES));
+        let mut bytes = Vec::with_capacity(self.size_bytes().next_multiple_of(unit_bytes));
         let mut done = 0;
         for (place, entry) in self.whole.drain(..) {
             bytes.extend_from_slice(&self.bytes[done..place]);
@@ -86,109 +139,178 @@ impl FrameBuilder {
         (self.bytes, self.whole_bytes) = (bytes, 0);
     }
 
-    /// The frame of a log: whole blocks.
-    pub(super) fn finish(&mut self, log: u64, first: Position, synced: Position) -> &[u8] {
-        self.put_whole_in_place();
-        let size = u32::try_from(self.bytes.len() - HEADER_BYTES).expect("a frame ends when it is large");
-        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+    /// The frame of a log: whole units.
+    pub(super) fn finish(&mut self, log: u64, first: Position, synced: Position, unit_bytes: usize) -> &[u8] {
+        self.put_whole_in_place(unit_bytes);
+        let end = self.bytes.len();
+        // No frame grows beyond `size_bytes_max`, which is less.
+        let size = (end - HEADER_BYTES) as u32;
+        let mut entries = hasher(log);
+        entries.update(&self.bytes[HEADER_BYTES..]);
+        self.bytes.resize(end.next_multiple_of(unit_bytes), 0);
         let mut header = &mut self.bytes[..HEADER_BYTES];
         header.put_u32(MAGIC);
         header.put_u32(0);
+        header.put_u32(entries.finalize());
         header.put_u64(first.0);
         header.put_u64(synced.0);
         header.put_u32(self.count);
         header.put_u32(size);
-        let checksum = checksum(log, &self.bytes[CHECKED_FROM..HEADER_BYTES + size as usize]);
-        self.bytes[4..8].copy_from_slice(&checksum.to_be_bytes());
+        let mut checked = hasher(log);
+        checked.update(&self.bytes[CHECKED_FROM..HEADER_BYTES]);
+        self.bytes[4..CHECKED_FROM].copy_from_slice(&checked.finalize().to_be_bytes());
         &self.bytes
     }
 }
 
-/// The log's own name is part of it, so that what another log left in the same place counts for nothing.
-fn checksum(log: u64, bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
+/// The log's own name is part of every checksum, so that what another log left in the same place counts for nothing.
+fn hasher(log: u64) -> Hasher {
+    let mut hasher = Hasher::new();
     hasher.update(&log.to_be_bytes());
-    hasher.update(bytes);
-    hasher.finalize()
+    hasher
 }
 
-/// A frame that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
+/// What stands before a frame's entries.
+#[derive(Clone, Debug)]
+pub(super) struct FrameHeader {
+    /// The position of the first entry.
     pub(super) first: Position,
     /// What was on disk when the frame was written.
     pub(super) synced: Position,
+    /// The number of entries; none in a seal.
     pub(super) count: u32,
-    pub(super) entries: Bytes,
+    /// What the header takes, in bytes.
+    pub(super) header_bytes: usize,
+    /// What the entries take, in bytes.
+    pub(super) entries_bytes: u32,
+    /// The checksum of the entries, and how it begins.
+    checksum: u32,
+    hasher: Hasher,
 }
 
-impl Frame {
-    /// The frame at the beginning of the bytes, if there is a whole one.
-    pub(super) fn decode(bytes: &Bytes, log: u64) -> Option<Self> {
-        let mut header = bytes.get(..HEADER_BYTES)?;
-        if header.get_u32() != MAGIC {
-            return None;
-        }
-        let expected = header.get_u32();
-        let (first, synced) = (Position(header.get_u64()), Position(header.get_u64()));
-        let (count, size) = (header.get_u32(), header.get_u32() as usize);
-        let end = HEADER_BYTES.checked_add(size).filter(|end| *end <= bytes.len())?;
-        if checksum(log, &bytes[CHECKED_FROM..end]) != expected || count == 0 {
-            return None;
-        }
-        Some(Self { first, synced, count, entries: bytes.slice(HEADER_BYTES..end) })
-    }
-
-    /// The position of the last entry.
-    pub(super) fn last(&self) -> Position {
-        Position(self.first.0.saturating_add(u64::from(self.count) - 1))
-    }
-
-    /// Blocks that the frame takes.
-    pub(super) fn blocks(&self) -> usize {
-        (HEADER_BYTES + self.entries.len()).div_ceil(BLOCK_BYTES)
-    }
-
-    /// The entries with their positions.
-    pub(super) fn entries(&self) -> Result<Vec<(Position, Bytes)>, StoreError> {
-        let damaged = StoreError::Damaged { what: "log frame" };
-        let mut rest = self.entries.clone();
-        let mut entries = Vec::new();
-        for position in self.first.0..=self.last().0 {
-            let length = rest.try_get_u32().map_err(|_| damaged.clone())? as usize;
-            if length > rest.len() {
-                return Err(damaged);
+impl FrameHeader {
+    /// The header at the beginning of the bytes, if there is one. Of the first version it may not be sound: only the checksum
+    /// of the entries says so.
+    pub(super) fn decode(bytes: &[u8], log: u64, spelling: Spelling) -> Option<Self> {
+        let header_bytes = match spelling {
+            Spelling::First => HEADER_BYTES_1,
+            Spelling::Current => HEADER_BYTES,
+        };
+        let mut header = bytes.get(..header_bytes)?;
+        let checked = &header[CHECKED_FROM..];
+        let magic = header.get_u32();
+        let mut checksum = header.get_u32();
+        let mut entries = hasher(log);
+        match spelling {
+            Spelling::First if magic == MAGIC_1 => entries.update(checked),
+            Spelling::Current if magic == MAGIC => {
+                let mut hasher = hasher(log);
+                hasher.update(checked);
+                if hasher.finalize() != checksum {
+                    return None;
+                }
+                checksum = header.get_u32();
             }
-            entries.push((Position(position), rest.split_to(length)));
+            _ => return None,
         }
-        if rest.is_empty() { Ok(entries) } else { Err(damaged) }
+        let (first, synced) = (Position(header.get_u64()), Position(header.get_u64()));
+        let (count, entries_bytes) = (header.get_u32(), header.get_u32());
+        // Each entry takes four bytes at least, and there was no seal in the first version.
+        if u64::from(count) * 4 > entries_bytes.into() || count == 0 && spelling == Spelling::First {
+            return None;
+        }
+        Some(Self { first, synced, count, header_bytes, entries_bytes, checksum, hasher: entries })
+    }
+
+    /// What the frame takes without the zeros behind it, in bytes.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.header_bytes as u64 + u64::from(self.entries_bytes)
+    }
+
+    /// The position of the last entry; in a seal, of the last entry before it.
+    pub(super) fn last(&self) -> Position {
+        Position(self.first.0.saturating_add(self.count.into()).saturating_sub(1))
+    }
+
+    /// What takes in the entries, piece by piece.
+    pub(super) fn check(&self) -> EntriesCheck {
+        EntriesCheck { hasher: self.hasher.clone(), expected: self.checksum }
+    }
+}
+
+/// The checksum of a frame's entries, while they are read.
+#[derive(Debug)]
+pub(super) struct EntriesCheck {
+    hasher: Hasher,
+    expected: u32,
+}
+
+impl EntriesCheck {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// Whether they are as they were written.
+    pub(super) fn is_sound(self) -> bool {
+        self.hasher.finalize() == self.expected
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn frame(entries: &[&[u8]]) -> Bytes {
+    fn frame(entries: &[&[u8]]) -> Vec<u8> {
         let mut builder = FrameBuilder::default();
-        entries.iter().for_each(|entry| builder.add(|out| out.extend_from_slice(entry)));
-        Bytes::copy_from_slice(builder.finish(7, Position(10), Position(9)))
+        entries.iter().for_each(|entry| builder.add(entry).unwrap());
+        builder.finish(7, Position(10), Position(9), UNIT_BYTES_MIN).to_vec()
+    }
+
+    /// A frame as the first version spelled it.
+    pub(in super::super) fn frame_of_the_first_version(
+        log: u64,
+        first: Position,
+        synced: Position,
+        entries: &[&[u8]],
+    ) -> Vec<u8> {
+        let mut checked = Vec::new();
+        checked.put_u64(first.0);
+        checked.put_u64(synced.0);
+        checked.put_u32(entries.len() as u32);
+        checked.put_u32(entries.iter().map(|entry| 4 + entry.len() as u32).sum());
+        for entry in entries {
+            checked.put_u32(entry.len() as u32);
+            checked.extend_from_slice(entry);
+        }
+        let mut hasher = hasher(log);
+        hasher.update(&checked);
+        let mut frame = Vec::new();
+        frame.put_u32(MAGIC_1);
+        frame.put_u32(hasher.finalize());
+        frame.extend_from_slice(&checked);
+        frame.resize(frame.len().next_multiple_of(UNIT_BYTES_MIN), 0);
+        frame
+    }
+
+    /// The header of a whole frame.
+    fn decode(bytes: &[u8], log: u64, spelling: Spelling) -> Option<FrameHeader> {
+        let header = FrameHeader::decode(bytes, log, spelling)?;
+        let mut check = header.check();
+        check.update(bytes.get(header.header_bytes..header.size_bytes() as usize)?);
+        check.is_sound().then_some(header)
     }
 
     #[test]
-    fn a_frame_comes_back_with_its_entries() {
+    fn a_frame_comes_back() {
         let long = [5; 600];
-        let bytes = frame(&[b"a", b"", &long]);
-        assert_eq!(bytes.len(), 2 * BLOCK_BYTES);
-        let found = Frame::decode(&bytes, 7).unwrap();
-        assert_eq!(
-            (found.first, found.last(), found.synced, found.blocks()),
-            (Position(10), Position(12), Position(9), 2)
-        );
-        let entries = found.entries().unwrap();
-        let expected =
-            [(10, &b"a"[..]), (11, b""), (12, &long)].map(|(at, entry)| (Position(at), Bytes::from(entry.to_vec())));
-        assert_eq!(entries, expected);
+        let entries: [&[u8]; 3] = [b"a", b"", &long];
+        let first_version = frame_of_the_first_version(7, Position(10), Position(9), &entries);
+        for (bytes, spelling) in [(frame(&entries), Spelling::Current), (first_version, Spelling::First)] {
+            assert_eq!(bytes.len(), 2 * UNIT_BYTES_MIN);
+            let found = decode(&bytes, 7, spelling).unwrap();
+            assert_eq!((found.first, found.last(), found.synced), (Position(10), Position(12), Position(9)));
+            assert_eq!(found.entries_bytes, 3 * 4 + 601);
+        }
     }
 
     #[test]
@@ -198,41 +320,87 @@ mod tests {
         let mut builder = FrameBuilder::default();
         for entry in [&b"a"[..], &large, b"b", &large, &large] {
             match entry.len() {
-                ..=1 => builder.add(|out| out.extend_from_slice(entry)),
-                _ => builder.add_whole(entry.to_vec()),
+                ..=1 => builder.add(entry).unwrap(),
+                _ => builder.add_whole(entry.to_vec()).unwrap(),
             }
         }
         assert_eq!(builder.size_bytes(), HEADER_BYTES + 5 * 4 + 2 + 3 * large.len());
-        assert_eq!(builder.finish(7, Position(10), Position(9)), copied);
+        assert_eq!(builder.finish(7, Position(10), Position(9), UNIT_BYTES_MIN), copied);
         builder.clear(1 << 20);
         assert_eq!((builder.count(), builder.size_bytes()), (0, HEADER_BYTES));
     }
 
     #[test]
     fn a_frame_that_is_not_whole_is_none() {
-        let bytes = frame(&[b"abc", b"def"]);
-        let size = HEADER_BYTES + 4 + 3 + 4 + 3;
-        for end in 0..size {
-            assert_eq!(Frame::decode(&bytes.slice(..end), 7), None, "cut at {end}");
+        let entries: [&[u8]; 2] = [b"abc", b"def"];
+        let first_version = frame_of_the_first_version(7, Position(10), Position(9), &entries);
+        for (bytes, spelling, header_bytes) in
+            [(frame(&entries), Spelling::Current, HEADER_BYTES), (first_version, Spelling::First, HEADER_BYTES_1)]
+        {
+            let size = header_bytes + 4 + 3 + 4 + 3;
+            for end in 0..size {
+                assert!(decode(&bytes[..end], 7, spelling).is_none(), "cut at {end}");
+            }
+            for at in 0..size {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1;
+                assert!(decode(&changed, 7, spelling).is_none(), "changed at {at}");
+            }
+            assert!(decode(&bytes, 8, spelling).is_none(), "of another log");
+            assert!(decode(&[0; UNIT_BYTES_MIN], 7, spelling).is_none());
         }
-        for at in 0..size {
-            let mut changed = bytes.to_vec();
-            changed[at] ^= 1;
-            assert_eq!(Frame::decode(&changed.into(), 7), None, "changed at {at}");
+    }
+
+    #[test]
+    fn a_seal_has_no_entries() {
+        let seal = decode(&frame(&[]), 7, Spelling::Current).unwrap();
+        assert_eq!((seal.count, seal.last(), seal.synced), (0, Position(9), Position(9)));
+    }
+
+    #[test]
+    fn a_frame_fills_units_of_its_file() {
+        for (unit_bytes, payload_bytes, expected) in
+            [(512, 1, 512), (4096, 1, 4096), (4096, 4096 - HEADER_BYTES - 4, 4096), (4096, 4096, 8192)]
+        {
+            let mut builder = FrameBuilder::default();
+            builder.add(&vec![1; payload_bytes]).unwrap();
+            assert_eq!(builder.finish(1, Position(1), Position(0), unit_bytes).len(), expected);
         }
-        assert_eq!(Frame::decode(&bytes, 8), None, "of another log");
-        assert_eq!(Frame::decode(&vec![0; BLOCK_BYTES].into(), 7), None);
     }
 
     #[test]
     fn a_builder_begins_anew() {
         let mut builder = FrameBuilder::default();
-        builder.add(|out| out.extend_from_slice(b"first"));
-        builder.finish(1, Position(1), Position(0));
+        builder.add(b"first").unwrap();
+        builder.finish(1, Position(1), Position(0), UNIT_BYTES_MIN);
         builder.clear(4096);
         assert_eq!(builder.count(), 0);
-        builder.add(|out| out.extend_from_slice(b"second"));
-        let frame = Frame::decode(&Bytes::copy_from_slice(builder.finish(1, Position(2), Position(1))), 1).unwrap();
-        assert_eq!(frame.entries().unwrap(), [(Position(2), Bytes::from_static(b"second"))]);
+        builder.add(b"second").unwrap();
+        let bytes = builder.finish(1, Position(2), Position(1), UNIT_BYTES_MIN);
+        let found = decode(bytes, 1, Spelling::Current).unwrap();
+        assert_eq!((found.first, found.count), (Position(2), 1));
+        assert_eq!(&bytes[HEADER_BYTES..][4..10], b"second");
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_and_changes_nothing() {
+        let limits = FrameLimits { entry_size_bytes_max: 10, size_bytes_max: 30 };
+        let mut builder = FrameBuilder::new(limits);
+        assert_eq!(builder.add(&[0; 11]), Err(StoreError::TooLarge { size_bytes_max: 10 }));
+        builder.add(&[1; 10]).unwrap();
+        builder.add(&[2; 10]).unwrap();
+        let before = (builder.count(), builder.size_bytes());
+        assert_eq!(builder.add(&[3; 1]), Err(StoreError::Crowded { size_bytes_max: 30 }));
+        assert_eq!(builder.add_whole(vec![3; 1]), Err(StoreError::Crowded { size_bytes_max: 30 }));
+        assert_eq!((builder.count(), builder.size_bytes()), before);
+        for add in [FrameBuilder::add_whole, |builder: &mut FrameBuilder, entry: Vec<u8>| builder.add(&entry)] {
+            builder.clear(4096);
+            assert_eq!(add(&mut builder, vec![0; 11]), Err(StoreError::TooLarge { size_bytes_max: 10 }));
+            add(&mut builder, vec![1; 10]).unwrap();
+            builder.add_whole(vec![2; 10]).unwrap();
+            assert_eq!(add(&mut builder, vec![3; 1]), Err(StoreError::Crowded { size_bytes_max: 30 }));
+            assert_eq!((builder.count(), builder.size_bytes()), before);
+        }
+        assert!(FrameLimits::default().size_bytes_max <= u32::MAX as usize);
     }
 }
