@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path as DirPath, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ombak::domain::cell::{Path, Selection};
@@ -460,6 +460,47 @@ async fn a_crash_at_any_point_of_a_take_over_leaves_a_directory_that_starts() {
             }
         }
     }
+}
+
+#[test]
+fn a_new_directory_is_known_to_the_disk_with_all_that_lead_to_it() {
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<PathBuf>>);
+
+    impl Disk for Recorder {
+        fn create(&self, path: &DirPath, is_synced_at_once: bool) -> io::Result<File> {
+            SystemDisk.create(path, is_synced_at_once)
+        }
+
+        fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+            SystemDisk.write_at(file, bytes, offset)
+        }
+
+        fn sync(&self, file: &File) -> io::Result<()> {
+            SystemDisk.sync(file)
+        }
+
+        fn sync_dir(&self, dir: &DirPath) -> io::Result<()> {
+            self.0.lock().unwrap().push(dir.to_owned());
+            SystemDisk.sync_dir(dir)
+        }
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let synced = |data: PathBuf| {
+        let disk = Arc::new(Recorder::default());
+        drop(open_with(EmbeddedOptions { dir: data, log_disk: disk.clone(), ..options(dir.path()) }));
+        disk.0.lock().unwrap().clone()
+    };
+    let root = dir.path().to_owned();
+    let found = synced(root.join("a/b/data"));
+    for expected in [root.clone(), root.join("a"), root.join("a/b"), root.join("a/b/data"), root.join("a/b/data/log")] {
+        assert!(found.contains(&expected), "{} is not in {found:?}", expected.display());
+    }
+    // A start that was killed may have made it.
+    fs::create_dir(root.join("made")).unwrap();
+    assert!(synced(root.join("made")).contains(&root));
+    assert!(!synced(root.join("made")).contains(&root), "nothing was made");
 }
 
 /// The directory that the process with little memory starts on. Set in that process only.

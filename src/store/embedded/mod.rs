@@ -387,7 +387,7 @@ struct Claim {
 /// Takes the directory for this process and checks that it is one of ours.
 fn claim(dir: &Path, disk: &dyn Disk) -> Result<Claim, OpenError> {
     let io = |error| OpenError::Io { dir: dir.to_owned(), error };
-    fs::create_dir_all(dir).map_err(io)?;
+    make_dir(dir, disk).map_err(io)?;
     // Before the lock, which would be a file of ours in a directory that is not. Whoever has the lock may be putting its
     // first files here meanwhile, and its format is the first of them.
     if is_foreign(dir).map_err(io)? {
@@ -436,6 +436,38 @@ fn write_format(dir: &Path, disk: &dyn Disk) -> std::io::Result<()> {
     file.sync_all()?;
     fs::rename(&new, dir.join("FORMAT"))?;
     disk.sync_dir(dir)
+}
+
+/// Makes a directory, and those above it that are absent, and has the disk take every entry that this puts somewhere.
+fn make_dir(dir: &Path, disk: &dyn Disk) -> std::io::Result<()> {
+    // From the uppermost on; the last one above a relative path has no name.
+    let mut above: Vec<&Path> = dir.ancestors().skip(1).collect();
+    if above.last().is_some_and(|uppermost| uppermost.as_os_str().is_empty()) {
+        above.pop();
+        above.push(Path::new("."));
+    }
+    let sync_parent = |dir: &Path| match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => disk.sync_dir(Path::new(".")),
+        Some(parent) => disk.sync_dir(parent),
+        None => Ok(()),
+    };
+    let mut found = None;
+    for dir in above.into_iter().rev().chain([dir]) {
+        match fs::create_dir(dir) {
+            Ok(()) => sync_parent(dir)?,
+            Err(_) if dir.is_dir() => found = Some(dir),
+            Err(error) => return Err(error),
+        }
+    }
+    // A start that was killed may have made the last one that was there. Who may not look above it has not made it.
+    if let Some(found) = found
+        && !dir.join("FORMAT").try_exists()?
+        && let Err(error) = sync_parent(found)
+        && error.kind() != ErrorKind::PermissionDenied
+    {
+        return Err(error);
+    }
+    Ok(())
 }
 
 impl Store for EmbeddedStore {
