@@ -237,6 +237,7 @@ fn a_server_that_answers_before_it_syncs_is_found_out() {
     run.record(&plan, &library);
     let journal = Journal::read(&run.journal);
     let kept = tempfile::tempdir().unwrap();
-    let failed = fail_at_points(&journal, &run, &library, 15, &(0..8).collect::<Vec<_>>(), kept.path());
+    // Maps have the log synced often all the same, so that a loss is not seen at every point.
+    let failed = fail_at_points(&journal, &run, &library, 15, &(0..40).collect::<Vec<_>>(), kept.path());
     assert!(failed.iter().any(|line| line.contains("acknowledged")), "no loss was noticed: {failed:?}");
 }
