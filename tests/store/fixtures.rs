@@ -78,3 +78,8 @@ async fn a_directory_without_a_commit_log_is_taken_over() {
 async fn a_directory_with_an_unapplied_commit_log_is_replayed() {
     holds_what_was_written("v2.tar.gz").await;
 }
+
+#[tokio::test]
+async fn a_directory_with_tables_of_its_own_is_replayed() {
+    holds_what_was_written("v3.tar.gz").await;
+}
