@@ -1,7 +1,6 @@
 //! The threads that look after the tables. The *applier* carries rows from memory to them, and sweeps while there is nothing to
 //! carry; the *merger* merges tables, so that a look-up need not ask many, and deletes those that nobody looks at any more.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::commit::{Commits, Frozen, Task};
@@ -42,7 +41,7 @@ impl<'a> Applier<'a> {
             false => rows.apply(&frozen.overlay, frozen.position)?,
             true => rows.apply_last(&frozen.overlay, frozen.position)?,
         }
-        self.commits.released.store(frozen.position.0, Ordering::Release);
+        self.commits.release(frozen.position);
         self.commits.tables_changed();
         self.commits.merging.want();
         Ok(())

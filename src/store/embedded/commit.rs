@@ -42,6 +42,10 @@ const ENTRY_BYTES: usize = 256;
 /// An entry of more bytes than these is handed over, and copied where nobody waits.
 const COPIED_ENTRY_BYTES_MAX: usize = 64 * 1024;
 
+/// So many times what the log may grow by until the tables take it up it may hold, before writers wait for them. While rows are
+/// carried to the tables it usually grows to twice as much.
+const LOG_KEPT_TIMES_MAX: u64 = 4;
+
 /// The longest wait for more entries before a frame is written.
 const GATHERING_MAX: Duration = Duration::from_millis(1);
 /// So many runs are a reason to have the tables take up what is in memory.
@@ -87,8 +91,9 @@ pub(super) struct Commits {
     pub(super) logged_bytes: AtomicU64,
     /// What it had taken when rows were last frozen.
     frozen_at_bytes: AtomicU64,
-    /// The position up to which the tables hold everything durably.
+    /// The position up to which the tables hold everything durably, and what the log had taken of it, in bytes.
     pub(super) released: AtomicU64,
+    released_at_bytes: AtomicU64,
     /// Whether rows must wait until tables are merged.
     merges_are_behind: AtomicBool,
     pub(super) merging: Merging,
@@ -252,6 +257,7 @@ impl Commits {
             logged_bytes: AtomicU64::new(0),
             frozen_at_bytes: AtomicU64::new(0),
             released: AtomicU64::new(position.0),
+            released_at_bytes: AtomicU64::new(0),
             merges_are_behind: AtomicBool::new(false),
             merging: Merging::default(),
             durable,
@@ -415,8 +421,22 @@ impl Commits {
     /// Tells how much is in memory now.
     fn look_for_room(&self, queue: &Queue, in_memory: &InMemory) {
         let bytes = in_memory.size_bytes() + queue.frame.size_bytes();
-        // Many runs are like much in memory: both end when the tables take them up.
-        self.room.hold(if in_memory.has_many_runs() { bytes.max(self.unapplied_size_bytes_max) } else { bytes });
+        // Many runs, or a log that has grown, are like much in memory: all of it ends when the tables take it up.
+        let is_full = in_memory.has_many_runs()
+            || self.log_kept_bytes() >= self.log_unapplied_bytes_max.saturating_mul(LOG_KEPT_TIMES_MAX);
+        self.room.hold(if is_full { bytes.max(self.unapplied_size_bytes_max) } else { bytes });
+    }
+
+    /// What the log holds that the tables do not hold durably, and what else was written since then, in bytes.
+    fn log_kept_bytes(&self) -> u64 {
+        self.logged_bytes.load(Ordering::Relaxed).saturating_sub(self.released_at_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Says that the tables hold durably what was last frozen, up to a position. Who waits for room is told when the tables are
+    /// looked at.
+    pub(super) fn release(&self, position: Position) {
+        self.released_at_bytes.store(self.frozen_at_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.released.store(position.0, Ordering::Release);
     }
 
     /// Takes no more writes. Those that were made go on.
@@ -472,6 +492,16 @@ impl Commits {
     /// Whether what is in memory should go to the tables now.
     fn is_due(&self, in_memory: &InMemory) -> bool {
         !self.merges_are_behind.load(Ordering::Relaxed) && self.is_full(in_memory)
+    }
+
+    /// Looks at what the log has grown to. Where writers wait for room nobody else may tell the applier.
+    fn take_in_growth(&self, queue: &mut Queue) {
+        let in_memory = self.rows.in_memory(&queue.active);
+        self.look_for_room(queue, &in_memory);
+        if queue.applier_waits && self.is_due(&in_memory) {
+            queue.applier_waits = false;
+            self.work.notify_one();
+        }
     }
 
     /// What the applier is to do next. Sweeps where there is nothing else.
@@ -741,6 +771,7 @@ impl<'a> Committer<'a> {
         let commits = self.commits;
         let seal_at = self.log.wants_seal().then(|| Instant::now() + SEALED_AFTER);
         let mut queue = commits.queue();
+        commits.take_in_growth(&mut queue);
         loop {
             if queue.failure.is_some() {
                 return Next::End;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path as DirPath;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -10,15 +13,15 @@ use tempfile::TempDir;
 use super::apply::Applier;
 use super::batch::Batch;
 use super::change::cut_contexts;
-use super::commit::{Commits, Task};
+use super::commit::{Commits, Committer, Task};
 use super::entry::LogEntry;
-use super::log::{ExpectedLog, FrameLimits};
+use super::log::{ExpectedLog, FrameLimits, Log, LogOptions};
 use super::rows::{Rows, StoredObject};
 use super::run::Run;
 use super::sweep::Applied;
 use super::tables::Tables;
 use super::view::{Range, RowsView, View};
-use super::{NO_LOG, RowLimits, expected_log, layout};
+use super::{Durability, NO_LOG, RowLimits, SystemDisk, expected_log, layout};
 use crate::domain::cell::{Cell, CellKey, Element, FieldKind, FieldName, Floor, FloorTarget, Path, Payload, Selection};
 use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
@@ -508,6 +511,67 @@ fn log_files_come_free_whenever_the_log_has_grown() {
         applier.apply(&frozen).unwrap();
         assert_eq!(commits.released.load(Ordering::Relaxed), position.0, "round {round}");
     }
+}
+
+fn log_at(dir: &DirPath) -> Log {
+    let options = LogOptions {
+        dir: dir.to_owned(),
+        name: 5,
+        size_bytes: 64 * 1024,
+        is_synced_at_once: false,
+        disk: Arc::new(SystemDisk),
+    };
+    Log::create(options, Position(0)).unwrap()
+}
+
+/// More than the tests of the log's growth write.
+const UNAPPLIED_BYTES: usize = 1024 * 1024 * 1024;
+
+#[test]
+fn writers_wait_where_the_log_has_grown_while_the_tables_stall() {
+    const KEPT_BYTES: u64 = 256 * 1024;
+    let bench = Bench::new();
+    let commits = Commits::new(bench.rows.clone(), LIMITS, UNAPPLIED_BYTES, KEPT_BYTES, Position(0)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_at(dir.path());
+    std::thread::scope(|scope| {
+        scope.spawn(|| Committer::new(&commits, log, Durability::NoneForBenches, None).run());
+        // One row again and again, which takes no more memory, and nobody carries it to the tables.
+        let mut written = 0;
+        while commits.room.try_reserve(1).is_some() {
+            written += 1;
+            assert!(written < 10_000, "the log grows without bound");
+            let position = commits.write(LogEntry::ClockBound(Time(written))).unwrap();
+            commits.durable.wait(position).blocking_recv().unwrap().unwrap();
+        }
+        assert!(commits.logged_bytes.load(Ordering::Relaxed) >= 2 * KEPT_BYTES);
+        let Task::Apply(frozen) = commits.next_task() else { panic!("there is something to apply") };
+        Applier::new(&commits).apply(&frozen).unwrap();
+        assert!(commits.room.try_reserve(1).is_some(), "the tables hold everything");
+        commits.close();
+    });
+}
+
+/// All who write may wait for room then, so that none of them wakes the applier.
+#[test]
+fn the_tables_take_up_what_has_filled_the_log_though_nobody_writes_more() {
+    const KEPT_BYTES: u64 = 64 * 1024;
+    let bench = Bench::new();
+    let commits = Commits::new(bench.rows.clone(), LIMITS, UNAPPLIED_BYTES, KEPT_BYTES, Position(0)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_at(dir.path());
+    std::thread::scope(|scope| {
+        scope.spawn(|| Applier::new(&commits).run());
+        scope.spawn(|| Committer::new(&commits, log, Durability::NoneForBenches, None).run());
+        let value = Bytes::from(vec![1; 8 * KEPT_BYTES as usize]);
+        let position = commits.write(LogEntry::Record("r".into(), Some(value))).unwrap();
+        let is_released = (0..1_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            commits.released.load(Ordering::Relaxed) == position.0
+        });
+        commits.close();
+        assert!(is_released, "the applier sleeps");
+    });
 }
 
 #[test]
