@@ -18,12 +18,27 @@ use crate::store::{Horizon, StoreError};
 
 /// Turns a delta into row changes. What is stored already, or has been replaced, changes nothing: a delta may come again.
 pub(super) fn apply(batch: &mut Batch, delta: &MapDelta) -> Result<(), StoreError> {
+    apply_but(batch, delta, &mut |_, damage| Err(damage))
+}
+
+/// Turns a delta into row changes, but for keys whose rows are damaged where `leave_out` takes them.
+pub(super) fn apply_but(
+    batch: &mut Batch,
+    delta: &MapDelta,
+    leave_out: &mut dyn FnMut(&MapKey, StoreError) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let partition = delta.partition;
     let stored = state(batch, partition)?;
     let mut keys = stored.map_or(0, |state| state.keys);
     for (position, key, entry) in delta.positioned() {
         let row = layout::map_entry(partition, key);
-        let before = stored_entry(batch, &row.row)?;
+        let before = match stored_entry(batch, &row.row) {
+            Err(damage @ StoreError::Damaged { .. }) => {
+                leave_out(key, damage)?;
+                continue;
+            }
+            before => before?,
+        };
         if !entry.replaces(before.as_ref().map(|before| &before.entry)) {
             continue;
         }
@@ -41,7 +56,14 @@ pub(super) fn apply(batch: &mut Batch, delta: &MapDelta) -> Result<(), StoreErro
     }
     for (key, digest) in &delta.forgotten {
         let row = layout::map_entry(partition, key).row;
-        if let Some(before) = stored_entry(batch, &row)?
+        let before = match stored_entry(batch, &row) {
+            Err(damage @ StoreError::Damaged { .. }) => {
+                leave_out(key, damage)?;
+                continue;
+            }
+            before => before?,
+        };
+        if let Some(before) = before
             && before.entry == (Entry { digest: *digest, value: None })
         {
             before.delete_pointers(batch, partition);

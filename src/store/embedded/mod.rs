@@ -53,7 +53,7 @@ pub use self::idle::Idleness;
 pub use self::log::{Disk, LogError, SystemDisk};
 use self::log::{ExpectedLog, Log, LogOptions};
 pub use self::memory::MemoryShares;
-use self::replay::replay;
+use self::replay::{Replayed, replay};
 use self::rows::Rows;
 pub use self::tables::TableCounts;
 use self::tables::Tables;
@@ -231,6 +231,7 @@ pub struct EmbeddedStore {
     actor: ActorId,
     clock_bound: Time,
     commits: Arc<Commits>,
+    writes_left_out: u64,
     threads: Mutex<Option<Threads>>,
     shares: MemoryShares,
 }
@@ -263,7 +264,7 @@ impl EmbeddedStore {
         let expected = expected_log(rows.log_name().map_err(damaged)?, held, is_taken_over).map_err(damaged)?;
         let recovered = log::recover(&log_dir, held, expected).map_err(log_error)?;
         let replayed = replay(&rows, recovered, held, options.rows, options.unapplied_size_bytes_max);
-        let position = replayed.map_err(log_error)?;
+        let Replayed { last: position, left_out } = replayed.map_err(log_error)?;
         // Where there was nothing to make again, what the tables show may be in the system's memory alone, and the log goes.
         if position == held && log::is_left(&log_dir).map_err(|error| log_error(error.into()))? {
             rows.name_log(NO_LOG, None).map_err(damaged)?;
@@ -307,7 +308,7 @@ impl EmbeddedStore {
             cache_bytes: options.cache_size_bytes,
             rest_bytes: options.rest_size_bytes,
         };
-        Ok(Self { actor, clock_bound, commits, threads, shares })
+        Ok(Self { actor, clock_bound, commits, writes_left_out: left_out, threads, shares })
     }
 
     fn rows(&self) -> &Rows {
@@ -317,6 +318,11 @@ impl EmbeddedStore {
     /// What the store has asked of its rows since it was opened.
     pub fn counts(&self) -> RowCounts {
         self.rows().counts()
+    }
+
+    /// Acknowledged writes that the start could not make again, because rows of their objects are damaged. These objects say so.
+    pub fn writes_left_out(&self) -> u64 {
+        self.writes_left_out
     }
 
     /// What the store's tables are and have done since it was opened.

@@ -18,6 +18,9 @@ const VERSION: u8 = 1;
 /// A value behind the whole key, for rows whose key was cut.
 const VERSION_WITH_KEY: u8 = 2;
 
+/// What the row of an object held, which lacks an acknowledged write since then.
+const VERSION_LACKING: u8 = 3;
+
 /// Puts the version, and the whole key where the row's was cut, before a value.
 pub(super) fn begin(key: Option<&RowKey>, reserve: usize) -> BytesMut {
     let whole = key.and_then(|key| key.whole.as_ref());
@@ -45,8 +48,20 @@ pub(super) fn open(row: &Bytes, mut value: Bytes) -> Result<(Bytes, Bytes), Stor
             }
             Ok((value.split_to(length), value))
         }
+        Ok(VERSION_LACKING) => Err(StoreError::Damaged { what: LACKING }),
         _ => Err(damaged),
     }
+}
+
+const LACKING: &str = "an acknowledged write could not be made again";
+
+/// The row of an object that lacks an acknowledged write: whoever reads it is told so. What it held stays behind the mark.
+pub(super) fn encode_lacking(before: Option<&Bytes>) -> Bytes {
+    let before = before.map(|row| &row[..]).unwrap_or_default();
+    if before.first() == Some(&VERSION_LACKING) {
+        return Bytes::copy_from_slice(before);
+    }
+    [&[VERSION_LACKING], before].concat().into()
 }
 
 /// What the store knows of an object without looking at its cells.

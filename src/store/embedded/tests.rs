@@ -15,7 +15,8 @@ use super::batch::Batch;
 use super::change::cut_contexts;
 use super::commit::{Commits, Committer, Task};
 use super::entry::LogEntry;
-use super::log::{ExpectedLog, FrameLimits, Log, LogOptions};
+use super::log::{self, ExpectedLog, FrameBuilder, FrameLimits, Log, LogOptions};
+use super::replay::{Replayed, replay};
 use super::rows::{Rows, StoredObject};
 use super::run::Run;
 use super::sweep::Applied;
@@ -27,6 +28,8 @@ use crate::domain::context::CausalContext;
 use crate::domain::delta::Delta;
 use crate::domain::dot::{ActorId, Dot, Time};
 use crate::domain::key::{BucketName, ObjectName};
+use crate::domain::map::{Digest, Entry, MapKey, MapName, Numbers, Partition, Partitions};
+use crate::store::maps::MapDelta;
 use crate::store::{Horizon, Position, StoreError};
 
 const ACTOR: ActorId = ActorId(1);
@@ -603,4 +606,93 @@ fn a_write_that_the_log_does_not_take_changes_nothing() {
     let records = bench.rows.records().unwrap();
     assert_eq!(records.len(), 1, "{records:?}");
     assert_eq!(bench.commits.failure(), None);
+}
+
+impl Bench {
+    /// Replays entries, as a start does that finds them in the log of an earlier process.
+    fn replay(&mut self, entries: &[LogEntry]) -> Result<Replayed, super::LogError> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log_at(dir.path());
+        let mut frame = FrameBuilder::default();
+        for entry in entries {
+            let mut encoded = Vec::new();
+            entry.encode(&mut encoded).unwrap();
+            frame.add(&encoded).unwrap();
+        }
+        let held = self.position;
+        log.append(&mut frame, Position(held.0 + 1)).unwrap();
+        let recovered = log::recover(dir.path(), held, ExpectedLog::Named(5)).unwrap();
+        replay(&self.rows, recovered, held, LIMITS, usize::MAX).inspect(|replayed| self.position = replayed.last)
+    }
+}
+
+#[test]
+fn a_damaged_row_does_not_stop_a_replay_and_its_object_tells_of_it() {
+    let mut bench = Bench::new();
+    let (damaged, sound) = (object("damaged"), object("sound"));
+    let path = set("s");
+    let first = bench.update(&damaged, None, &path, &[1]).unwrap();
+    bench.update(&sound, None, &path, &[2]).unwrap();
+    let member = |number| CellKey { path: path.clone(), element: Element::Member(vec![number].into()) };
+    bench.damage(layout::cell(layout::RowId::of(first), &member(1), ACTOR).row, b"\x01short");
+    bench.apply();
+
+    let put = |name: &ObjectName, time, number, floors| {
+        let dot = Dot { actor: ACTOR, time: Time(time) };
+        let root = CellKey { path: Path::root(), element: Element::Presence };
+        let puts = [root, member(number)].map(|key| Cell { key, dot, payload: Payload::Mark });
+        LogEntry::Delta(name.clone(), Delta { dot, puts: puts.into(), floors })
+    };
+    let floors: Vec<_> = floor(&path, first).into_iter().collect();
+    let entries = [put(&damaged, 10, 3, floors), put(&sound, 11, 4, vec![]), put(&damaged, 12, 5, vec![])];
+    let last = Position(bench.position.0 + 3);
+    for _ in 0..2 {
+        assert_eq!(bench.replay(&entries).unwrap().left_out, 2);
+        assert_eq!(bench.members(&sound, &path), [2, 4]);
+        // Also a member of which nothing is wrong: that it lacks a write is all that is known.
+        for selection in [Selection::Key(member(9)), Selection::Subtree(Path::root())] {
+            let read = bench.rows.read(&damaged, &[selection], &Horizon::default());
+            assert!(matches!(read, Err(StoreError::Damaged { .. })), "{read:?}");
+        }
+        assert!(matches!(bench.update(&damaged, None, &path, &[7]), Err(StoreError::Damaged { .. })));
+    }
+    assert!(bench.position > last);
+    // What its row held is still there, once.
+    let row = bench.rows.view().get(&layout::name(&damaged).row).unwrap().unwrap();
+    assert_eq!(row.iter().take_while(|&&byte| byte == 3).count(), 1);
+    assert!(super::record::Header::of_row(&layout::name(&damaged), row.slice(1..)).is_ok());
+}
+
+#[test]
+fn a_damaged_key_of_a_map_stops_no_replay_and_no_other_key() {
+    let mut bench = Bench::new();
+    let partition = Partition::of_number(1).unwrap();
+    let key = |key: &'static str| {
+        let part = Bytes::from_static(b"p");
+        let [a, b, c, d] = [(); 4].map(|()| part.clone());
+        let map = MapName { protocol_namespace: a, protocol_name: b, primitive_namespace: c, primitive_name: d };
+        MapKey { map, key: key.into() }
+    };
+    let mut numbers = Numbers::default();
+    let mut delta = |keys: &[&'static str]| {
+        let entry = |key_name: &&'static str| {
+            let digest = numbers.draw().unwrap();
+            (key(key_name), Entry { digest, value: Some("v".into()) })
+        };
+        let entries: Vec<(MapKey, Entry)> = keys.iter().map(entry).collect();
+        let partitions = Partitions::new(1.try_into().unwrap());
+        let forgotten = vec![(key("damaged"), Digest { term: 0, timestamp: 0 })];
+        LogEntry::Map(MapDelta { partition, partitions, numbers, written_ms: 0, entries, forgotten })
+    };
+    bench.position = bench.commits.write(delta(&["damaged", "sound"])).unwrap();
+    bench.damage(layout::map_entry(partition, &key("damaged")).row, b"\x01short");
+    bench.apply();
+    let entries = [delta(&["damaged", "sound", "new"])];
+    // Once as it is written, once as it is forgotten.
+    assert_eq!(bench.replay(&entries).unwrap().left_out, 2);
+    let read = |name| bench.rows.map_entry(partition, &key(name), &Horizon::default());
+    assert!(matches!(read("damaged"), Err(StoreError::Damaged { .. })));
+    for name in ["sound", "new"] {
+        assert!(read(name).unwrap().unwrap().digest.timestamp > 2, "{name}");
+    }
 }
