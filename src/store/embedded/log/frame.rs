@@ -251,7 +251,7 @@ impl EntriesCheck {
     }
 
     /// Whether they are as they were written.
-    pub(super) fn is_sound(self) -> bool {
+    pub(super) fn holds(self) -> bool {
         self.hasher.finalize() == self.expected
     }
 }
@@ -297,7 +297,7 @@ pub(super) mod tests {
         let header = FrameHeader::decode(bytes, log, spelling)?;
         let mut check = header.check();
         check.update(bytes.get(header.header_bytes..header.size_bytes() as usize)?);
-        check.is_sound().then_some(header)
+        check.holds().then_some(header)
     }
 
     #[test]

@@ -233,7 +233,7 @@ fn frame_at(window: &mut Window, offset: u64, file: FileHeader) -> io::Result<Op
         check.update(piece);
         at += piece.len() as u64;
     }
-    Ok(check.is_sound().then_some(frame))
+    Ok(check.holds().then_some(frame))
 }
 
 /// As much of what is left as is read at a time.
@@ -298,7 +298,7 @@ impl RunReader {
         while self.frame.left == 0 {
             let is_whole = self.frame.at == self.frame.end;
             // It was sound a moment ago.
-            if !is_whole || self.frame.check.take().is_some_and(|check| !check.is_sound()) {
+            if !is_whole || self.frame.check.take().is_some_and(|check| !check.holds()) {
                 return Err(damaged.into());
             }
             if self.next_frame >= self.end {
