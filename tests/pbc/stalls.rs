@@ -134,7 +134,7 @@ fn a_peer_that_left_while_its_large_frame_waited_for_bytes_is_gone() {
 }
 
 /// Memory in which every write finds no room while the disk stalls, but for the first one.
-const NO_MEMORY_BYTES: usize = 64;
+const NO_MEMORY_BYTES: usize = 256;
 
 fn patient() -> Config {
     Config { request_timeout_ms_default: 600_000, keepalive_ms: 1_000, ..Config::default() }
