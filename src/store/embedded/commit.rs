@@ -105,10 +105,25 @@ pub(super) struct Commits {
     applier_panics: AtomicBool,
 }
 
-/// When it was last looked at how much has come.
+/// When it was last looked at how much has come, and how much that was in a second.
 struct Looked {
     at: Instant,
     admitted: u64,
+    came_per_second: f64,
+}
+
+/// What comes is counted over no less than this: two looks right after each other would find that nothing came.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+impl Looked {
+    fn look(&mut self, at: Instant, admitted: u64) -> f64 {
+        let since = at.saturating_duration_since(self.at);
+        if since >= LOOK_INTERVAL_MIN {
+            let came_per_second = (admitted - self.admitted) as f64 / since.as_secs_f64();
+            *self = Self { at, admitted, came_per_second };
+        }
+        self.came_per_second
+    }
 }
 
 /// Tells the merger when there may be something to merge.
@@ -248,7 +263,7 @@ impl Commits {
             pending: Condvar::new(),
             work: Condvar::new(),
             room,
-            pace: Mutex::new((Pace::default(), Looked { at: Instant::now(), admitted: 0 })),
+            pace: Mutex::new((Pace::default(), Looked { at: Instant::now(), admitted: 0, came_per_second: 0.0 })),
             sweeper: Mutex::new(Sweeper::new(limits)),
             insistent: AtomicUsize::new(0),
             gathering: AtomicBool::new(false),
@@ -594,11 +609,8 @@ impl Commits {
     fn look_at_pace(&self, runs: usize) {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let (pace, looked) = &mut *pace;
-        let now = Looked { at: Instant::now(), admitted: self.room.admitted() };
-        let seconds = (now.at - looked.at).as_secs_f64().max(0.001);
-        let came = (now.admitted - looked.admitted) as f64 / seconds;
-        *looked = now;
-        self.room.pace(pace.look(runs, came));
+        let came_per_second = looked.look(Instant::now(), self.room.admitted());
+        self.room.pace(pace.look(runs, came_per_second));
     }
 
     /// Ends the merging of tables: what is under way is lost only to be done again.
@@ -849,5 +861,19 @@ impl<'a> Committer<'a> {
         }
         self.writers = self.writers.max(count as f32);
         queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_looks_right_after_each_other_do_not_find_that_nothing_came() {
+        let begun = Instant::now();
+        let mut looked = Looked { at: begun, admitted: 0, came_per_second: 0.0 };
+        assert_eq!(looked.look(begun + Duration::from_secs(2), 2_000), 1_000.0);
+        assert_eq!(looked.look(begun + Duration::from_millis(2_001), 2_000), 1_000.0);
+        assert_eq!(looked.look(begun + Duration::from_secs(4), 2_000), 0.0);
     }
 }
